@@ -1,0 +1,33 @@
+//! A receiver that publishes every message to the browsers that look at its page, and serves that page itself, so that
+//! replacing the component replaces the page. It keeps nothing: the host remembers the last update of each key, the page
+//! its recent past.
+
+wit_bindgen::generate!({ path: "../../wit", world: "page", generate_all });
+
+mod page;
+mod update;
+
+use exports::wasi::http::incoming_handler;
+use exports::wharf::receiver::handler;
+use wasi::http::types::{IncomingRequest, ResponseOutparam};
+use wharf::receiver::live;
+
+struct Dashboard;
+
+impl handler::Guest for Dashboard {
+    fn handle(batch: handler::Batch) -> Vec<handler::Failure> {
+        for message in &batch.messages {
+            let update = update::from_message(&batch.data_type, message);
+            live::publish(Some(&update.key), &update.payload);
+        }
+        Vec::new()
+    }
+}
+
+impl incoming_handler::Guest for Dashboard {
+    fn handle(request: IncomingRequest, response_out: ResponseOutparam) {
+        page::serve(&request, response_out);
+    }
+}
+
+export!(Dashboard);
