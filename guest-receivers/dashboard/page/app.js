@@ -13,13 +13,12 @@ const GOOD_CONNECTION_MS = 5_000;
 const TICK_MS = 1_000;
 
 const view = new View(document);
+/** Rows that the document does not show as they are, oldest change first. */
+const changed = new Set();
 const fleet = new Fleet((row) => {
   changed.delete(row);
   view.forget(row);
 });
-
-/** Rows that the document does not show as they are, oldest change first. */
-const changed = new Set();
 let frame = 0;
 let messages = 0;
 

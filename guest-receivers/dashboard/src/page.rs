@@ -8,17 +8,21 @@ use crate::wasi::http::types::{
 const MAX_WRITE_BYTES: usize = 4096;
 
 struct Asset {
+    /// What the page calls it; empty for the answers that are no file.
     name: &'static str,
     content_type: &'static str,
     bytes: &'static [u8],
 }
 
-const HTML: &str = "text/html; charset=utf-8";
+const TEXT: &str = "text/plain; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 const ASSETS: &[Asset] = &[
-    Asset { name: "", content_type: HTML, bytes: include_bytes!("../page/index.html") },
-    Asset { name: "index.html", content_type: HTML, bytes: include_bytes!("../page/index.html") },
+    Asset {
+        name: "index.html",
+        content_type: "text/html; charset=utf-8",
+        bytes: include_bytes!("../page/index.html"),
+    },
     Asset {
         name: "style.css",
         content_type: "text/css; charset=utf-8",
@@ -31,17 +35,10 @@ const ASSETS: &[Asset] = &[
     Asset { name: "view.js", content_type: SCRIPT, bytes: include_bytes!("../page/view.js") },
 ];
 
-const NOT_FOUND: Asset = Asset {
-    name: "",
-    content_type: "text/plain; charset=utf-8",
-    bytes: b"The dashboard has no such file.\n",
-};
+const NOT_FOUND: Asset = Asset { name: "", content_type: TEXT, bytes: b"The dashboard has no such file.\n" };
 
-const WRONG_METHOD: Asset = Asset {
-    name: "",
-    content_type: "text/plain; charset=utf-8",
-    bytes: b"The dashboard answers GET and HEAD only.\n",
-};
+const WRONG_METHOD: Asset =
+    Asset { name: "", content_type: TEXT, bytes: b"The dashboard answers GET and HEAD only.\n" };
 
 /// Answers a request.
 pub fn serve(request: &IncomingRequest, response_out: ResponseOutparam) {
@@ -59,6 +56,7 @@ pub fn serve(request: &IncomingRequest, response_out: ResponseOutparam) {
 fn find(path_with_query: &str) -> Option<&'static Asset> {
     let path = path_with_query.split_once('?').map_or(path_with_query, |(path, _query)| path);
     let (_mount, name) = path.rsplit_once('/')?;
+    let name = if name.is_empty() { "index.html" } else { name };
     ASSETS.iter().find(|asset| asset.name == name)
 }
 
