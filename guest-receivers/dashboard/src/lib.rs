@@ -1,4 +1,4 @@
-//! A receiver that publishes every message to the browsers that look at its page, and serves that page itself, so that
+//! A receiver that publishes messages to the browsers that look at its page, and serves that page itself, so that
 //! replacing the component replaces the page. It keeps nothing: the host remembers the last update of each key, the page
 //! its recent past.
 
@@ -6,6 +6,8 @@ wit_bindgen::generate!({ path: "../../wit", world: "page", generate_all });
 
 mod page;
 mod update;
+
+use std::collections::BTreeMap;
 
 use exports::wasi::http::incoming_handler;
 use exports::wharf::receiver::handler;
@@ -16,9 +18,11 @@ struct Dashboard;
 
 impl handler::Guest for Dashboard {
     fn handle(batch: handler::Batch) -> Vec<handler::Failure> {
-        for message in &batch.messages {
-            let update = update::from_message(&batch.data_type, message);
-            live::publish(Some(&update.key), &update.payload);
+        // A batch is the work of milliseconds: of several updates of one key nobody would see but the last.
+        let updates = batch.messages.iter().map(|message| update::from_message(&batch.data_type, message));
+        let latest: BTreeMap<_, _> = updates.map(|update| (update.key, update.payload)).collect();
+        for (key, payload) in &latest {
+            live::publish(Some(key), payload);
         }
         Vec::new()
     }
