@@ -1,0 +1,201 @@
+//! A receiver: a component that was loaded with its grants and limits. It makes instances for messages (`instance`) and
+//! answers requests for its pages (`http/page`).
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use wasmtime::Store;
+use wasmtime::component::{Component, InstancePre};
+use wasmtime_wasi_http::p2::bindings::exports::wasi::http::incoming_handler::GuestIndices as PageIndices;
+
+use crate::bindings::{handler, lifecycle};
+use crate::component_file::ComponentFile;
+use crate::contract::Check;
+use crate::error::LoadError;
+use crate::guest_log::GuestLog;
+use crate::host::Host;
+use crate::http::PageLimits;
+use crate::live::{Live, LiveOptions};
+use crate::store::{State, new_store};
+
+/// A component, what it may do, and how much of everything.
+#[derive(Debug, Clone)]
+pub struct ReceiverOptions {
+    /// The receiver's name in the config, in the log and in errors.
+    pub name: String,
+    /// The component's file.
+    pub component: PathBuf,
+    /// The grant of live updates, if it has it.
+    pub live: Option<LiveOptions>,
+    /// The memory of one instance in bytes, summed over all of its memories.
+    pub memory: u64,
+    /// The longest that `init`, `handle` and `terminate` may take.
+    pub deadline: Duration,
+    /// How many requests for its pages are answered at a time.
+    pub http_concurrency: usize,
+    /// The longest that the answer to such a request may take.
+    pub http_deadline: Duration,
+    /// The largest body of such an answer in bytes.
+    pub http_body_bytes: u64,
+    /// The lines that all its instances may write to the log in a second.
+    pub log_lines_per_second: u32,
+}
+
+impl ReceiverOptions {
+    /// Options with the defaults of the receiver contract and no grants.
+    pub fn new(name: impl Into<String>, component: PathBuf) -> Self {
+        Self {
+            name: name.into(),
+            component,
+            live: None,
+            // A Rust receiver needs two, an interpreter about twenty.
+            memory: 64 << 20,
+            // A thousand times what a batch takes, and still within the patience of an operator.
+            deadline: Duration::from_secs(5),
+            // A page takes milliseconds; more of one receiver would only take turns on the same processors.
+            http_concurrency: 4,
+            http_deadline: Duration::from_secs(5),
+            // A page with all that it needs, in one file.
+            http_body_bytes: 4 << 20,
+            // More than anybody reads.
+            log_lines_per_second: 100,
+        }
+    }
+}
+
+/// A loaded component. Clones are the same receiver.
+#[derive(Clone)]
+pub struct Receiver {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    host: Host,
+    name: String,
+    digest: String,
+    warnings: Vec<String>,
+    pre: InstancePre<State>,
+    handler: handler::GuestIndices,
+    lifecycle: Option<lifecycle::GuestIndices>,
+    page: Option<PageIndices>,
+    page_permits: Arc<Semaphore>,
+    page_limits: PageLimits,
+    live: Option<Live>,
+    log: Arc<GuestLog>,
+    memory: u64,
+    deadline: Duration,
+}
+
+impl Receiver {
+    pub(crate) async fn load(host: Host, options: ReceiverOptions) -> Result<Self, LoadError> {
+        let limit = host.options().max_memory;
+        if options.memory > limit {
+            return Err(LoadError::MemoryAboveHost { name: options.name, asked: options.memory, limit });
+        }
+        let file = ComponentFile::read(&options.component, host.options().max_component_bytes).await?;
+        let digest = file.digest.clone();
+        let component = host.cache().component(host.engine(), &options.component, file).await?;
+        Self::link(host, options, digest, &component)
+    }
+
+    fn link(
+        host: Host,
+        options: ReceiverOptions,
+        digest: String,
+        component: &Component,
+    ) -> Result<Self, LoadError> {
+        let path = &options.component;
+        let check =
+            Check { path, name: &options.name, component, live: options.live, memory: options.memory };
+        let contract = check.run()?;
+        let link_error =
+            |error: wasmtime::Error| LoadError::Link { path: path.into(), reason: format!("{error:#}") };
+        let pre = contract.linker.instantiate_pre(component).map_err(link_error)?;
+        let log = Arc::new(GuestLog::new(options.name.clone(), options.log_lines_per_second));
+        Ok(Self {
+            inner: Arc::new(Inner {
+                // The contract was checked, so an interface that is not found is one that is not exported.
+                handler: handler::GuestIndices::new(&pre).map_err(link_error)?,
+                lifecycle: lifecycle::GuestIndices::new(&pre).ok(),
+                page: PageIndices::new(&pre).ok(),
+                page_permits: Arc::new(Semaphore::new(options.http_concurrency.min(Semaphore::MAX_PERMITS))),
+                page_limits: PageLimits {
+                    deadline: options.http_deadline,
+                    body_bytes: options.http_body_bytes,
+                },
+                host,
+                name: options.name,
+                digest,
+                warnings: contract.warnings,
+                pre,
+                live: options.live.map(Live::new),
+                log,
+                memory: options.memory,
+                deadline: options.deadline,
+            }),
+        })
+    }
+
+    /// The receiver's name.
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// The SHA-256 of the component's file, in hex.
+    pub fn digest(&self) -> &str {
+        &self.inner.digest
+    }
+
+    /// What is odd about the component or its grants, but no reason to refuse it. Each fits "receiver NAME: …".
+    pub fn warnings(&self) -> &[String] {
+        &self.inner.warnings
+    }
+
+    /// Whether [`serve`](Self::serve) has pages.
+    pub fn serves_pages(&self) -> bool {
+        self.inner.page.is_some()
+    }
+
+    /// What the receiver publishes, if it has the grant.
+    pub fn live(&self) -> Option<&Live> {
+        self.inner.live.as_ref()
+    }
+
+    pub(crate) fn host(&self) -> &Host {
+        &self.inner.host
+    }
+
+    pub(crate) fn pre(&self) -> &InstancePre<State> {
+        &self.inner.pre
+    }
+
+    pub(crate) fn handler(&self) -> &handler::GuestIndices {
+        &self.inner.handler
+    }
+
+    pub(crate) fn lifecycle(&self) -> Option<&lifecycle::GuestIndices> {
+        self.inner.lifecycle.as_ref()
+    }
+
+    pub(crate) fn deadline(&self) -> Duration {
+        self.inner.deadline
+    }
+
+    pub(crate) fn page(&self) -> Option<(&InstancePre<State>, &PageIndices)> {
+        self.inner.page.as_ref().map(|indices| (&self.inner.pre, indices))
+    }
+
+    pub(crate) fn page_permits(&self) -> &Arc<Semaphore> {
+        &self.inner.page_permits
+    }
+
+    pub(crate) fn page_limits(&self) -> PageLimits {
+        self.inner.page_limits
+    }
+
+    pub(crate) fn new_store(&self) -> Store<State> {
+        new_store(self.inner.host.engine(), &self.inner.log, self.inner.live.clone(), self.inner.memory)
+    }
+}
