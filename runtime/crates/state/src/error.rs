@@ -1,0 +1,93 @@
+//! What can go wrong with the state database.
+
+use std::{io, path::PathBuf};
+
+use wharf_log::{LANES, Lane};
+
+use crate::layout::MAX_NAME;
+
+/// Why a call of [`State`](crate::State) failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// The database could not be opened, or not be opened again after a failed write.
+    #[error("open the state database {dir:?}")]
+    Open {
+        /// Where it lies.
+        dir: PathBuf,
+        /// What the database said.
+        source: fjall::Error,
+    },
+
+    /// A file or folder of the database could not be prepared.
+    #[error("prepare the state database {dir:?}")]
+    Prepare {
+        /// Where it lies.
+        dir: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+
+    /// The database could not be read.
+    #[error("read the state database {dir:?}")]
+    Read {
+        /// Where it lies.
+        dir: PathBuf,
+        /// What the database said.
+        source: fjall::Error,
+    },
+
+    /// A batch may or may not have been written: save again. The next call opens the database anew.
+    #[error("write to the state database {dir:?}")]
+    Write {
+        /// Where it lies.
+        dir: PathBuf,
+        /// What the database said.
+        source: fjall::Error,
+    },
+
+    /// A name that no key can hold.
+    #[error("use {name:?} as the name of a {what}: it needs 1 to {MAX_NAME} bytes without a zero byte")]
+    Name {
+        /// What was named, a receiver or a topic.
+        what: &'static str,
+        /// The refused name.
+        name: String,
+    },
+
+    /// The first save of a receiver and topic did not hold all lanes.
+    #[error(
+        "save the first cursors of receiver {receiver:?} in topic {topic:?}: got {found} lanes, need all {LANES}, because \
+         a lane that was never saved has no place to start from"
+    )]
+    FirstSave {
+        /// The receiver.
+        receiver: String,
+        /// The topic.
+        topic: String,
+        /// How many different lanes there were.
+        found: usize,
+    },
+
+    /// A key of the database is not one that Wharf writes.
+    #[error("understand the key {key:?} in the state database: {problem}")]
+    DamagedKey {
+        /// The key, with bytes that are not printable escaped.
+        key: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+
+    /// The stored cursor of a lane is missing or not one that Wharf writes. The start for this lane is not guessed.
+    #[error("understand the stored cursor of receiver {receiver:?} in topic {topic:?}, lane {}: {problem}", .lane.index())]
+    DamagedCursor {
+        /// The receiver.
+        receiver: String,
+        /// The topic.
+        topic: String,
+        /// The lane.
+        lane: Lane,
+        /// What is wrong with it.
+        problem: String,
+    },
+}

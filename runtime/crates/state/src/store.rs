@@ -1,0 +1,261 @@
+//! The database of cursors: opened once, shared by clones, opened again by itself after a failed write.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use wharf_log::{Lane, LaneSet};
+
+use crate::{Cursor, Cursors, StateError, layout};
+
+mod journal;
+
+#[cfg(test)]
+mod processes;
+#[cfg(test)]
+mod tests;
+
+/// The keyspace that holds the cursors. The layout of its entries is described in the module `layout`.
+const CURSORS: &str = "cursors";
+
+/// What the database may cache of its files. Cursors are read when the server starts and never after, so the least will do.
+const CACHE_BYTES: u64 = 1024 * 1024;
+
+/// How many files the database may keep open. Cursors fill a handful.
+const OPEN_FILES: usize = 16;
+
+/// How much of what was written may wait in memory before it goes to a sorted file: some minutes of cursors under load.
+const MEMTABLE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// The size of the journals together, the smallest that the database accepts.
+const JOURNAL_BYTES: u64 = 64 * 1024 * 1024;
+
+/// One thread for all keyspaces suffices to write sorted files and to merge them.
+const WORKER_THREADS: usize = 1;
+
+/// How safe a save is when it returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Persist {
+    /// Handed to the operating system: survives the end of this process, however it ends, but not a power loss.
+    Buffered,
+    /// On the disk: survives a power loss, together with all saves before it.
+    Sync,
+}
+
+/// What Wharf remembers beside the log. Clones share one database.
+///
+/// Every call may wait for the disk, and so may dropping the last clone, which closes the database: run them off the
+/// async threads. The database locks its folder against a second server.
+#[derive(Clone, Debug)]
+pub struct State {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    dir: PathBuf,
+    /// `None` after a failed write. One lock for all is no loss: the database has one writer at a time as well.
+    open: Mutex<Option<Open>>,
+}
+
+struct Open {
+    database: Database,
+    cursors: Keyspace,
+}
+
+impl State {
+    /// Opens the database in the folder `dir`, creating it if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Prepare`] or [`StateError::Open`], also when another process has it open.
+    pub fn open(dir: &Path) -> Result<Self, StateError> {
+        create(dir)?;
+        let open = Open::at(dir)?;
+        Ok(Self { shared: Arc::new(Shared { dir: dir.to_owned(), open: Mutex::new(Some(open)) }) })
+    }
+
+    /// The cursors of `receiver` in `topic`, or `None` if none were ever saved.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::DamagedCursor`] if one of them is missing or damaged, [`StateError::Read`], or a failure to open the
+    /// database again.
+    pub fn cursors(&self, receiver: &str, topic: &str) -> Result<Option<Cursors>, StateError> {
+        let prefix = layout::prefix(receiver, topic)?;
+        let damaged = |lane, problem| StateError::DamagedCursor {
+            receiver: receiver.to_owned(),
+            topic: topic.to_owned(),
+            lane,
+            problem,
+        };
+        let mut guard = self.lock();
+        let open = self.opened(&mut guard)?;
+
+        let mut cursors = Cursors::at(0);
+        let mut found = LaneSet::EMPTY;
+        for lane in LaneSet::ALL.iter() {
+            let value =
+                open.cursors.get(layout::key(&prefix, lane)).map_err(|source| self.read_error(source))?;
+            if let Some(value) = value {
+                *cursors.get_mut(lane) = layout::decode(&value).map_err(|problem| damaged(lane, problem))?;
+                found.insert(lane);
+            }
+        }
+        match LaneSet::ALL.iter().find(|&lane| !found.contains(lane)) {
+            None => Ok(Some(cursors)),
+            Some(_) if found.is_empty() => Ok(None),
+            Some(lane) => Err(damaged(lane, "it is missing".to_owned())),
+        }
+    }
+
+    /// Saves the `changed` cursors of `receiver` in `topic` in one atomic write.
+    ///
+    /// The first save of a pair must hold all lanes (see [`Cursors::iter`]). A save without lanes does nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::FirstSave`], or [`StateError::Write`]: then nobody knows whether the save took place, and it is to be
+    /// repeated with the cursors as they are by then. The next call opens the database anew, because after one failed
+    /// write it would accept no other.
+    pub fn save<'a>(
+        &self,
+        receiver: &str,
+        topic: &str,
+        changed: impl IntoIterator<Item = (Lane, &'a Cursor)>,
+        persist: Persist,
+    ) -> Result<(), StateError> {
+        let prefix = layout::prefix(receiver, topic)?;
+        let mut guard = self.lock();
+        let open = self.opened(&mut guard)?;
+
+        let mode = match persist {
+            Persist::Buffered => PersistMode::Buffer,
+            Persist::Sync => PersistMode::SyncData,
+        };
+        let mut batch = open.database.batch().durability(Some(mode));
+        let mut lanes = LaneSet::EMPTY;
+        for (lane, cursor) in changed {
+            batch.insert(&open.cursors, layout::key(&prefix, lane), layout::encode(cursor));
+            lanes.insert(lane);
+        }
+        if lanes.is_empty() {
+            return Ok(());
+        }
+        if lanes != LaneSet::ALL && !open.holds(&prefix).map_err(|source| self.read_error(source))? {
+            return Err(StateError::FirstSave {
+                receiver: receiver.to_owned(),
+                topic: topic.to_owned(),
+                found: lanes.len(),
+            });
+        }
+
+        if let Err(source) = batch.commit() {
+            *guard = None;
+            tracing::warn!(dir = ?self.shared.dir, "state database closed after a failed write");
+            return Err(StateError::Write { dir: self.shared.dir.clone(), source });
+        }
+        Ok(())
+    }
+
+    /// Every receiver and topic that has cursors, in order, whether it is still configured or not.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::DamagedKey`], [`StateError::Read`], or a failure to open the database again.
+    pub fn list(&self) -> Result<Vec<(String, String)>, StateError> {
+        let mut guard = self.lock();
+        let open = self.opened(&mut guard)?;
+        let mut pairs: Vec<(String, String)> = Vec::new();
+        for entry in open.cursors.iter() {
+            let key = entry.key().map_err(|source| self.read_error(source))?;
+            let (receiver, topic, _) = layout::parse_key(&key)?;
+            if pairs.last().is_none_or(|last| last.0 != receiver || last.1 != topic) {
+                pairs.push((receiver.to_owned(), topic.to_owned()));
+            }
+        }
+        Ok(pairs)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Open>> {
+        // A panic while the lock was held leaves the handles whole: they change only as one value.
+        self.shared.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The open database, opened again if a write has failed before.
+    fn opened<'a>(&self, guard: &'a mut Option<Open>) -> Result<&'a Open, StateError> {
+        match guard {
+            Some(open) => Ok(open),
+            None => {
+                let dir = &self.shared.dir;
+                journal::rewrite(dir).map_err(|source| StateError::Prepare { dir: dir.clone(), source })?;
+                let open = Open::at(dir)?;
+                tracing::info!(?dir, "state database opened again");
+                Ok(guard.insert(open))
+            }
+        }
+    }
+
+    fn read_error(&self, source: fjall::Error) -> StateError {
+        StateError::Read { dir: self.shared.dir.clone(), source }
+    }
+}
+
+impl Open {
+    fn at(dir: &Path) -> Result<Self, StateError> {
+        let failed = |source| StateError::Open { dir: dir.to_owned(), source };
+        let database = Database::builder(dir)
+            .cache_size(CACHE_BYTES)
+            .max_cached_files(Some(OPEN_FILES))
+            .max_journaling_size(JOURNAL_BYTES)
+            .worker_threads(WORKER_THREADS)
+            .open()
+            .map_err(failed)?;
+        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
+        let cursors = database.keyspace(CURSORS, options).map_err(failed)?;
+        Ok(Self { database, cursors })
+    }
+
+    /// Whether any cursor was saved under `prefix`.
+    fn holds(&self, prefix: &[u8]) -> Result<bool, fjall::Error> {
+        self.cursors.prefix(prefix).next().map_or(Ok(false), |entry| entry.key().map(|_| true))
+    }
+}
+
+impl std::fmt::Debug for Open {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Open").finish_non_exhaustive()
+    }
+}
+
+/// Makes an empty database in `dir` if there is none.
+///
+/// The database cannot be opened when its creation was cut short, so it is created beside its place and moved there whole.
+fn create(dir: &Path) -> Result<(), StateError> {
+    let prepare = |source| StateError::Prepare { dir: dir.to_owned(), source };
+    // An empty folder is as good as none: the finished database replaces it.
+    match fs::read_dir(dir).map(|mut entries| entries.next().is_some()) {
+        Ok(true) => return Ok(()),
+        Ok(false) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(prepare(error)),
+    }
+    let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else {
+        return Err(prepare(io::Error::new(io::ErrorKind::InvalidInput, "this is not a folder's name")));
+    };
+    let mut unfinished = name.to_owned();
+    unfinished.push(".unfinished");
+    let unfinished = parent.join(unfinished);
+    if unfinished.try_exists().map_err(prepare)? {
+        fs::remove_dir_all(&unfinished).map_err(prepare)?;
+    }
+    fs::create_dir_all(&unfinished).map_err(prepare)?;
+    drop(Open::at(&unfinished)?);
+    fs::rename(&unfinished, dir).map_err(prepare)?;
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    File::open(parent).and_then(|parent| parent.sync_all()).map_err(prepare)
+}
