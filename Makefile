@@ -16,7 +16,7 @@ setup: ## install what builds and tests need (may be run again at any time)
 	@scripts/setup
 
 build: ## build the server
-	$(CARGO) build --locked -p wharf
+	$(CARGO) build --locked --workspace
 
 guests: ## build the receivers, and those that only tests use
 	cd guest-receivers && CARGO_TARGET_DIR=../$(GUESTS_TARGET) $(CARGO) build --locked --release --target wasm32-wasip2

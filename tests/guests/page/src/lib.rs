@@ -1,5 +1,5 @@
 //! Serves pages, well-behaved and hostile ones, each under a path of its own (see [`Page::handle`]), and publishes the body
-//! of every message under the key of its agent.
+//! of every message under the key of its agent, or forgets that key (see [`FORGET`]).
 
 use exports::wasi::http::incoming_handler;
 use exports::wharf::receiver::handler;
@@ -13,13 +13,17 @@ wit_bindgen::generate!({ path: "../../../wit", world: "wharf:receiver/page", gen
 /// What `blocking-write-and-flush` takes at once.
 const CHUNK: usize = 4096;
 
+/// The body that makes the host forget the key of its agent.
+const FORGET: &str = r#"{"forget":true}"#;
+
 struct Page;
 
 impl handler::Guest for Page {
     fn handle(batch: Batch) -> Vec<Failure> {
         for message in batch.messages {
             if let Body::Json(text) = message.body {
-                live::publish(Some(&message.agent), &text);
+                let payload = if text == FORGET { "" } else { &text };
+                live::publish(Some(&message.agent), payload);
             }
         }
         Vec::new()
@@ -50,7 +54,8 @@ impl incoming_handler::Guest for Page {
             }
             "endless" => {
                 let body = start(out, &[]);
-                while write(&body, &[b'x'; CHUNK]).is_ok() {}
+                let stream = body.write().expect("the stream was not taken before");
+                while stream.blocking_write_and_flush(&[b'x'; CHUNK]).is_ok() {}
             }
             _ => respond(out, &[("content-type", "text/html; charset=utf-8")], b"<!doctype html><h1>Fixture</h1>"),
         }

@@ -83,7 +83,7 @@ async fn several_loads_at_a_time_compile_once() {
 async fn nothing_is_left_of_a_compiler_that_fails() {
     let fixture = Fixture::new();
     for script in
-        ["echo 'a word of the compiler' >&2; exit 3", "kill -9 $$", "yes >&2 | head -c 1000000 >&2; exit 1"]
+        ["echo 'a word of the compiler' >&2; exit 3", "kill -9 $$", "yes | head -c 1000000 >&2; exit 1"]
     {
         let error = host(&fixture, shell(script)).load(options("puppet")).await.err().unwrap();
         assert!(matches!(error, LoadError::Compile { .. }) && error.to_string().len() < 5000, "{error:?}");

@@ -1,0 +1,148 @@
+//! A log: the directory with its topics and their writers. Opening, closing and dropping are here.
+
+use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+
+use tokio::sync::watch;
+
+use crate::error::OpenError;
+use crate::files;
+use crate::recovery::{Recovered, TopicRecovery, recover};
+use crate::segment::Segments;
+use crate::tail::Tail;
+use crate::topic::{Shared, Topic, TopicOptions};
+use crate::writer::{Active, Writer};
+
+/// The longest name of a topic: with endings, well within what file systems take.
+const MAX_NAME_BYTES: usize = 128;
+
+/// The file that is locked while the log is open. No topic can have its name.
+const LOCK: &str = ".lock";
+
+/// An open log. While it is open, no other process can open it.
+///
+/// [`close`](Self::close) it at the end. Dropping it instead waits (without async) for the writers to write what is queued, and leaves the topics as a
+/// crash would: they skip offsets when they are opened again.
+#[derive(Debug)]
+pub struct Log {
+    topics: BTreeMap<String, Topic>,
+    writers: Vec<(Topic, JoinHandle<()>)>,
+    recovery: Vec<TopicRecovery>,
+    /// Locked until the writers are gone.
+    _lock: File,
+}
+
+impl Log {
+    /// Opens the log in this directory, or makes it, and starts a writer thread for each topic. Blocks on the disk: the last segment of each
+    /// topic is read whole.
+    ///
+    /// # Errors
+    ///
+    /// See [`OpenError`]; each says what to do.
+    pub fn open(dir: &Path, topics: Vec<TopicOptions>) -> Result<Self, OpenError> {
+        files::create_dir(dir).map_err(OpenError::io(dir))?;
+        let lock_path = dir.join(LOCK);
+        let lock = files::open_lock(&lock_path).map_err(OpenError::io(&lock_path))?;
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) => return Err(OpenError::Locked { dir: dir.to_owned() }),
+            Err(TryLockError::Error(source)) => return Err(OpenError::Io { path: lock_path, source }),
+            Ok(()) => {}
+        }
+        let mut log =
+            Self { topics: BTreeMap::new(), writers: Vec::new(), recovery: Vec::new(), _lock: lock };
+        for options in topics {
+            log.start(dir, options)?;
+        }
+        Ok(log)
+    }
+
+    fn start(&mut self, dir: &Path, options: TopicOptions) -> Result<(), OpenError> {
+        let name = options.name.clone();
+        if !is_name(&name) {
+            return Err(OpenError::Name { name });
+        }
+        if self.topics.contains_key(&name) {
+            return Err(OpenError::Twice { name });
+        }
+        let (topic, writer, report) = prepare(dir.join(&name), options)?;
+        let thread = std::thread::Builder::new()
+            .name(format!("log-{name}"))
+            .spawn(move || writer.run())
+            .map_err(|source| OpenError::Thread { name: name.clone(), source })?;
+        self.writers.push((topic.clone(), thread));
+        self.topics.insert(name, topic);
+        self.recovery.push(report);
+        Ok(())
+    }
+
+    /// The topic of this name.
+    pub fn topic(&self, name: &str) -> Option<&Topic> {
+        self.topics.get(name)
+    }
+
+    /// What was found when the log was opened, topic by topic.
+    pub fn recovery(&self) -> &[TopicRecovery] {
+        &self.recovery
+    }
+
+    /// Takes no more appends, writes and answers those in the queues, syncs, leaves the exact next offsets behind and ends the writers. Readers
+    /// read to the end and are then told that the log is closed. Failures are logged; they cost no more than a crash would.
+    pub async fn close(mut self) {
+        let finished: Vec<_> = self.writers.iter().map(|(topic, _)| topic.close(true)).collect();
+        for finished in finished {
+            // A writer that is gone without an answer is as finished as one can be.
+            let _ = finished.await;
+        }
+        // Only now, so that a drop of this future leaves the threads to the drop of the log.
+        join(self.writers.drain(..));
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        for (topic, _) in &self.writers {
+            topic.close(false);
+        }
+        join(self.writers.drain(..));
+    }
+}
+
+/// Opens a topic and its writer, which does not run yet.
+pub(crate) fn prepare(
+    dir: PathBuf,
+    options: TopicOptions,
+) -> Result<(Topic, Writer, TopicRecovery), OpenError> {
+    let Recovered { report, segments, active } = recover(&dir, &options.name, options.durability)?;
+    let (readable, end) = watch::channel(report.end);
+    let shared = Arc::new(Shared {
+        tail: Tail::new(options.tail_bytes, report.end),
+        segments: Segments::new(segments),
+        reserved: AtomicU64::new(report.next),
+        options,
+        dir,
+        end,
+    });
+    let active =
+        active.zip(shared.segments.last()).map(|((file, length), segment)| Active { segment, file, length });
+    let (messages, queue) = mpsc::channel();
+    let writer = Writer::new(Arc::clone(&shared), queue, readable, active, report.next);
+    Ok((Topic::new(shared, messages), writer, report))
+}
+
+fn join(writers: impl Iterator<Item = (Topic, JoinHandle<()>)>) {
+    for (topic, thread) in writers {
+        if thread.join().is_err() {
+            tracing::error!(log.topic = topic.name(), "the writer of the topic panicked");
+        }
+    }
+}
+
+/// Whether the name can be that of a directory on every file system, and of nothing but a directory within ours.
+fn is_name(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    (1..=MAX_NAME_BYTES).contains(&name.len()) && !name.starts_with('.') && name.chars().all(allowed)
+}

@@ -1,0 +1,286 @@
+//! A segment: a file that begins with a header and holds blocks, and the list of a topic's segments. Which blocks are in it is found by
+//! `scan`; when one begins is decided by `writer`.
+//!
+//! The file's name is the base offset with 20 digits and `.seg`. It begins with 64 bytes; numbers are little-endian:
+//!
+//! | at | bytes | |
+//! |---|---|---|
+//! | 0 | 8 | `WHARFSEG` |
+//! | 8 | 4 | format version, 1 |
+//! | 12 | 4 | zero |
+//! | 16 | 8 | XXH3-64 of the topic's name |
+//! | 24 | 8 | base offset: that of the first record |
+//! | 32 | 8 | end of the segment before: everything acknowledged before this segment began has a lower offset |
+//! | 40 | 8 | salt of the checksums of its blocks |
+//! | 48 | 8 | when it was made, Unix milliseconds |
+//! | 56 | 8 | XXH3-64 of the bytes before |
+//!
+//! Magic, version and checksum stay in place in every future version. Blocks follow each other without a byte between them, and
+//! **offsets within a segment have no gaps**: wherever the offsets jump, a new segment begins. Together with the end of the segment before, this is
+//! why damage can be told in exact offsets: an offset between two segments that is below that end is lost, one above it was never acknowledged.
+//! A segment's file appears whole, with its header (`files::put`), so that a header that is not readable is damage and not a crash.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::hash::{BuildHasher as _, RandomState};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::error::OpenError;
+use crate::fields::{Fields, length};
+use crate::files;
+
+const MAGIC: &[u8; 8] = b"WHARFSEG";
+const VERSION: u32 = 1;
+const CHECKSUM_AT: usize = 56;
+/// The length of a segment's header: where its first block begins.
+pub(crate) const HEADER_BYTES: usize = 64;
+
+/// The distance of the places in a segment that are remembered. A reader that starts in the middle hops over at most this much and a block; a
+/// full segment of 64 MiB takes 4 KiB of memory for it.
+const MARK_EVERY_BYTES: u64 = 256 * 1024;
+
+/// One segment file of a topic.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) path: PathBuf,
+    pub(crate) header: Header,
+    /// Offsets and the positions of the blocks that begin with them, both increasing. Only what someone walked over is in it.
+    marks: Mutex<Vec<(u64, u64)>>,
+}
+
+/// What the header of a segment says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) base: u64,
+    pub(crate) previous_end: u64,
+    pub(crate) salt: u64,
+    created: u64,
+}
+
+impl Segment {
+    /// Makes the file of a new segment, durably, and opens it for writing.
+    pub(crate) fn create(
+        dir: &Path,
+        topic_hash: u64,
+        base: u64,
+        previous_end: u64,
+    ) -> io::Result<(Self, File)> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let header = Header {
+            base,
+            previous_end,
+            // The standard library's hasher is keyed from the system's randomness.
+            salt: RandomState::new().hash_one(base),
+            created: u64::try_from(now).unwrap_or(u64::MAX),
+        };
+        let path = dir.join(file_name(base));
+        let file = files::put(&path, &header.encode(topic_hash))?;
+        Ok((Self::new(path, header), file))
+    }
+
+    /// Reads the header of an existing segment.
+    pub(crate) fn open(path: PathBuf, base: u64, topic_hash: u64) -> Result<Self, OpenError> {
+        let damaged = |found| OpenError::Segment { path: path.clone(), found };
+        let mut bytes = [0; HEADER_BYTES];
+        let file = File::open(&path).map_err(OpenError::io(&path))?;
+        match file.read_exact_at(&mut bytes, 0) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(damaged("it ends within its header"));
+            }
+            read => read.map_err(OpenError::io(&path))?,
+        }
+        match Header::decode(&bytes, topic_hash) {
+            Ok(header) if header.base == base => Ok(Self::new(path, header)),
+            Ok(_) => Err(damaged("its name is not the offset in its header")),
+            Err(NotASegment::Damaged(found)) => Err(damaged(found)),
+            Err(NotASegment::Version(found)) => Err(OpenError::Version { path, found, known: VERSION }),
+        }
+    }
+
+    fn new(path: PathBuf, header: Header) -> Self {
+        Self { path, header, marks: Mutex::new(vec![(header.base, length(HEADER_BYTES))]) }
+    }
+
+    /// Remembers where a block begins, if that is useful.
+    pub(crate) fn mark(&self, offset: u64, position: u64) {
+        let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        if marks.last().is_some_and(|(_, last)| position >= last.saturating_add(MARK_EVERY_BYTES)) {
+            marks.push((offset, position));
+        }
+    }
+
+    /// The last known block that does not begin above the offset: its offset and position.
+    pub(crate) fn nearest(&self, offset: u64) -> (u64, u64) {
+        let marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        let above = marks.partition_point(|(marked, _)| *marked <= offset);
+        above
+            .checked_sub(1)
+            .and_then(|last| marks.get(last).copied())
+            .unwrap_or((self.header.base, length(HEADER_BYTES)))
+    }
+}
+
+enum NotASegment {
+    Version(u32),
+    Damaged(&'static str),
+}
+
+impl Header {
+    fn encode(&self, topic_hash: u64) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(HEADER_BYTES);
+        bytes.extend_from_slice(MAGIC);
+        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(&topic_hash.to_le_bytes());
+        bytes.extend_from_slice(&self.base.to_le_bytes());
+        bytes.extend_from_slice(&self.previous_end.to_le_bytes());
+        bytes.extend_from_slice(&self.salt.to_le_bytes());
+        bytes.extend_from_slice(&self.created.to_le_bytes());
+        let checksum = xxh3_64(&bytes);
+        bytes.extend_from_slice(&checksum.to_le_bytes());
+        bytes
+    }
+
+    fn decode(bytes: &[u8; HEADER_BYTES], topic_hash: u64) -> Result<Self, NotASegment> {
+        const DAMAGED: NotASegment = NotASegment::Damaged("the checksum of its header is wrong");
+        let (summed, checksum) = bytes.split_at_checked(CHECKSUM_AT).ok_or(DAMAGED)?;
+        let mut fields = Fields::of(summed);
+        if fields.array::<8>() != Some(*MAGIC) || xxh3_64(summed).to_le_bytes() != checksum {
+            return Err(DAMAGED);
+        }
+        let version = fields.u32().ok_or(DAMAGED)?;
+        if version > VERSION {
+            return Err(NotASegment::Version(version));
+        }
+        fields.u32().ok_or(DAMAGED)?;
+        if fields.u64() != Some(topic_hash) {
+            return Err(NotASegment::Damaged("it belongs to another topic"));
+        }
+        let mut next = || fields.u64().ok_or(DAMAGED);
+        Ok(Self { base: next()?, previous_end: next()?, salt: next()?, created: next()? })
+    }
+}
+
+/// The base offset that a file's name says, if it is the name of a segment.
+pub(crate) fn base_in_name(path: &Path) -> Option<u64> {
+    let base = path.file_name()?.to_str()?.strip_suffix(".seg")?.parse().ok()?;
+    (path.file_name()?.to_str()? == file_name(base)).then_some(base)
+}
+
+fn file_name(base: u64) -> String {
+    format!("{base:020}.seg")
+}
+
+/// The segments of a topic, by base offset.
+#[derive(Debug, Default)]
+pub(crate) struct Segments(Mutex<BTreeMap<u64, Arc<Segment>>>);
+
+impl Segments {
+    pub(crate) fn new(segments: impl IntoIterator<Item = Segment>) -> Self {
+        Self(Mutex::new(segments.into_iter().map(|s| (s.header.base, Arc::new(s))).collect()))
+    }
+
+    pub(crate) fn add(&self, segment: Arc<Segment>) {
+        self.lock().insert(segment.header.base, segment);
+    }
+
+    pub(crate) fn remove(&self, segment: &Segment) {
+        self.lock().remove(&segment.header.base);
+    }
+
+    pub(crate) fn first(&self) -> Option<Arc<Segment>> {
+        self.lock().values().next().cloned()
+    }
+
+    pub(crate) fn last(&self) -> Option<Arc<Segment>> {
+        self.lock().values().next_back().cloned()
+    }
+
+    /// The segment in which a reader of this offset has to look: the last that does not begin above it, or else the first.
+    pub(crate) fn for_offset(&self, offset: u64) -> Option<Arc<Segment>> {
+        let segments = self.lock();
+        segments.range(..=offset).next_back().or_else(|| segments.iter().next()).map(|(_, s)| s.clone())
+    }
+
+    /// The segment behind this one.
+    pub(crate) fn after(&self, segment: &Segment) -> Option<Arc<Segment>> {
+        self.lock().range(segment.header.base.saturating_add(1)..).next().map(|(_, s)| s.clone())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Arc<Segment>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOPIC: u64 = 42;
+
+    #[test]
+    fn what_is_created_is_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let (made, _) = Segment::create(dir.path(), TOPIC, 1_000, 990).unwrap();
+        assert_eq!(made.path.file_name().unwrap(), "00000000000000001000.seg");
+        let opened = Segment::open(made.path.clone(), 1_000, TOPIC).unwrap();
+        assert_eq!(opened.header, made.header);
+        assert_eq!((opened.header.base, opened.header.previous_end), (1_000, 990));
+    }
+
+    #[test]
+    fn a_header_that_is_not_right_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (made, _) = Segment::create(dir.path(), TOPIC, 0, 0).unwrap();
+        let open = || Segment::open(made.path.clone(), 0, TOPIC);
+        assert!(matches!(Segment::open(made.path.clone(), 0, 43), Err(OpenError::Segment { .. })));
+        assert!(matches!(Segment::open(made.path.clone(), 1, TOPIC), Err(OpenError::Segment { .. })));
+
+        let whole = std::fs::read(&made.path).unwrap();
+        for bit in 0..whole.len() * 8 {
+            let mut damaged = whole.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&made.path, &damaged).unwrap();
+            assert!(matches!(open(), Err(OpenError::Segment { .. })), "bit {bit}");
+        }
+        std::fs::write(&made.path, &whole[..63]).unwrap();
+        assert!(matches!(open(), Err(OpenError::Segment { .. })));
+
+        let mut newer = whole.clone();
+        newer[8] = 9;
+        let checksum = xxh3_64(&newer[..CHECKSUM_AT]).to_le_bytes();
+        newer[CHECKSUM_AT..].copy_from_slice(&checksum);
+        std::fs::write(&made.path, &newer).unwrap();
+        assert!(matches!(open(), Err(OpenError::Version { found: 9, known: 1, .. })));
+    }
+
+    #[test]
+    fn only_our_own_names_are_taken() {
+        assert_eq!(base_in_name(Path::new("x/00000000000000000017.seg")), Some(17));
+        assert_eq!(base_in_name(Path::new("18446744073709551615.seg")), Some(u64::MAX));
+        for other in
+            ["17.seg", "00000000000000000017.seg.unfinished", "+0000000000000000017.seg", "bound", ""]
+        {
+            assert_eq!(base_in_name(Path::new(other)), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn marks_are_kept_at_a_distance() {
+        let dir = tempfile::tempdir().unwrap();
+        let (segment, _) = Segment::create(dir.path(), TOPIC, 100, 100).unwrap();
+        segment.mark(101, 70);
+        segment.mark(200, 64 + MARK_EVERY_BYTES);
+        segment.mark(150, 1_000);
+        assert_eq!(segment.nearest(0), (100, 64));
+        assert_eq!(segment.nearest(199), (100, 64));
+        assert_eq!(segment.nearest(200), (200, 64 + MARK_EVERY_BYTES));
+        assert_eq!(segment.nearest(u64::MAX), (200, 64 + MARK_EVERY_BYTES));
+    }
+}

@@ -1,0 +1,102 @@
+//! Tests of the log as a whole, through its public surface and on real files.
+
+mod append;
+mod damage;
+mod failure;
+mod model;
+mod read;
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::{
+    Durability, Entry, Lane, LaneSet, Log, ReadError, Reader, Record, Topic, TopicOptions, TopicRecovery,
+};
+
+const NAME: &str = "metrics";
+/// Longer than any test: a wait that should not be long enough to matter.
+const LONG: Duration = Duration::from_secs(600);
+
+fn options(durability: Durability) -> TopicOptions {
+    TopicOptions::new(NAME, durability)
+}
+
+fn open(dir: &Path, options: TopicOptions) -> (Log, Topic) {
+    let log = Log::open(dir, vec![options]).unwrap();
+    let topic = log.topic(NAME).unwrap().clone();
+    (log, topic)
+}
+
+fn report(log: &Log) -> &TopicRecovery {
+    &log.recovery()[0]
+}
+
+fn lane(index: u8) -> Lane {
+    Lane::new(index).unwrap()
+}
+
+fn record(index: u8, payload: impl AsRef<[u8]>) -> Record {
+    Record { lane: lane(index), time: 1_000, payload: payload.as_ref().to_vec().into() }
+}
+
+/// Appends each text as an append, and so as a block, of its own.
+async fn append_each(topic: &Topic, texts: &[&str]) -> Vec<Range<u64>> {
+    let mut offsets = Vec::new();
+    for text in texts {
+        offsets.push(topic.append(vec![record(1, text)], LONG).await.unwrap());
+    }
+    offsets
+}
+
+fn texts(entries: &[Entry]) -> Vec<(u64, String)> {
+    entries.iter().map(|e| (e.offset, String::from_utf8(e.payload.to_vec()).unwrap())).collect()
+}
+
+/// Everything that the reader still gives until the log, which must be closed, tells that this is all.
+async fn drain(reader: &mut Reader) -> (Vec<Entry>, Vec<Range<u64>>) {
+    let (mut entries, mut lost) = (Vec::new(), Vec::new());
+    loop {
+        match reader.next(7, 1_000).await {
+            Ok(read) => {
+                assert!(!read.entries.is_empty() || !read.lost.is_empty(), "a read gives something");
+                entries.extend(read.entries);
+                lost.extend(read.lost);
+            }
+            Err(ReadError::Closed { .. }) => return (entries, lost),
+            Err(error) => panic!("{error}: {error:?}"),
+        }
+    }
+}
+
+/// Opens the log, reads everything from offset 0 on, and closes it again.
+async fn contents(
+    dir: &Path,
+    durability: Durability,
+) -> (Vec<(u64, String)>, Vec<Range<u64>>, TopicRecovery) {
+    let (log, topic) = open(dir, options(durability));
+    let report = report(&log).clone();
+    log.close().await;
+    let (entries, lost) = drain(&mut topic.reader(LaneSet::ALL, 0)).await;
+    (texts(&entries), lost, report)
+}
+
+/// The topic's segments, oldest first.
+fn segments(dir: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<_> = std::fs::read_dir(dir.join(NAME))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "seg"))
+        .collect();
+    paths.sort();
+    paths
+}
+
+fn last_segment(dir: &Path) -> PathBuf {
+    segments(dir).pop().unwrap()
+}
+
+/// Lets a log end as a crash would: nothing is marked as clean.
+fn crash(log: Log) {
+    drop(log);
+}

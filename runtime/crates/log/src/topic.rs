@@ -1,0 +1,239 @@
+//! A topic as the rest of the program sees it: options, records, entries, and the handle through which records are appended and readers are
+//! made. The queue to the writer and its bound are here; what the writer does with an append is in `writer`.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{Semaphore, oneshot, watch};
+
+use crate::block::ROW_BYTES;
+use crate::error::AppendError;
+use crate::lane::{Lane, LaneSet};
+use crate::reader::Reader;
+use crate::segment::Segments;
+use crate::tail::Tail;
+use crate::writer::{Append, Message};
+
+/// The largest append: its payloads and 16 bytes for each record. Far above the largest batch that a frontend takes, and far below what one
+/// block can hold; a block is read and checked as a whole.
+pub const MAX_APPEND_BYTES: usize = 64 * 1024 * 1024;
+
+/// How durable the records of a topic are when an append is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Durability {
+    /// Written and synced: survives the loss of power.
+    Fsync,
+    /// Written: survives the end of this process, however sudden.
+    Os,
+    /// Kept in memory, the latest [`TopicOptions::tail_bytes`]: survives nothing.
+    Memory,
+}
+
+/// How a topic is kept.
+#[derive(Debug, Clone)]
+pub struct TopicOptions {
+    /// The topic's name, and that of its directory: 1 to 128 of a-z, A-Z, 0-9, `_`, `-` and `.`, not beginning with `.`.
+    pub name: String,
+    /// When an append is answered.
+    pub durability: Durability,
+    /// A segment is at most this large, unless a single block is larger.
+    pub segment_bytes: u64,
+    /// How many bytes of appends may wait for the writer. A larger append passes alone. Capped at 4 GiB.
+    pub queue_bytes: usize,
+    /// How many bytes of the latest blocks are kept in memory for readers. The latest block stays however large it is.
+    pub tail_bytes: usize,
+}
+
+impl TopicOptions {
+    /// Deletion is by whole segments: small enough that disk use follows it closely, large enough that a terabyte is not a hundred thousand files.
+    pub const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+    /// A fraction of a second at the highest rates: enough to ride out a slow sync, not enough to hide a slow disk.
+    pub const QUEUE_BYTES: usize = 32 * 1024 * 1024;
+    /// A few full groups: a reader that is behind by more is not helped by memory.
+    pub const TAIL_BYTES: usize = 16 * 1024 * 1024;
+
+    /// A topic with the default sizes.
+    pub fn new(name: impl Into<String>, durability: Durability) -> Self {
+        Self {
+            name: name.into(),
+            durability,
+            segment_bytes: Self::SEGMENT_BYTES,
+            queue_bytes: Self::QUEUE_BYTES,
+            tail_bytes: Self::TAIL_BYTES,
+        }
+    }
+}
+
+/// What is appended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// The lane of the agent.
+    pub lane: Lane,
+    /// When it was accepted, Unix milliseconds.
+    pub time: u64,
+    /// Any bytes.
+    pub payload: Bytes,
+}
+
+/// What is read: a [`Record`] with its offset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its place in the topic.
+    pub offset: u64,
+    /// The lane of the agent.
+    pub lane: Lane,
+    /// When it was accepted, Unix milliseconds.
+    pub time: u64,
+    /// The bytes that were appended. They share the memory of the whole block: copy what is kept for long.
+    pub payload: Bytes,
+}
+
+/// A handle to a topic; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Topic {
+    shared: Arc<Shared>,
+    queue: Queue,
+}
+
+/// What the topic's handles, readers and writer have in common.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) options: TopicOptions,
+    pub(crate) dir: PathBuf,
+    pub(crate) segments: Segments,
+    pub(crate) tail: Tail,
+    /// Everything below is readable or gone; it changes when a block becomes readable.
+    pub(crate) end: watch::Receiver<u64>,
+    pub(crate) reserved: AtomicU64,
+}
+
+/// The way to the writer.
+#[derive(Debug, Clone)]
+pub(crate) struct Queue {
+    messages: Sender<Message>,
+    /// One permit a byte. It hands out permits in the order in which they were asked for.
+    room: Arc<Semaphore>,
+    max_bytes: u32,
+}
+
+impl Topic {
+    pub(crate) fn new(shared: Arc<Shared>, messages: Sender<Message>) -> Self {
+        // A queue without any room could not even take one append alone.
+        let max_bytes = u32::try_from(shared.options.queue_bytes).unwrap_or(u32::MAX).max(1);
+        let room = Arc::new(Semaphore::new(usize::try_from(max_bytes).unwrap_or(Semaphore::MAX_PERMITS)));
+        Self { shared, queue: Queue { messages, room, max_bytes } }
+    }
+
+    /// The topic's name.
+    pub fn name(&self) -> &str {
+        &self.shared.options.name
+    }
+
+    /// Appends the records and gives their offsets, one after the other, once they are as durable as the topic is. Waits at most `wait` for
+    /// room in the queue; the time of the write comes on top.
+    ///
+    /// # Errors
+    ///
+    /// See [`AppendError`]. Dropping the future while it waits for room appends nothing; dropping it later appends the records all the same.
+    pub async fn append(&self, records: Vec<Record>, wait: Duration) -> Result<Range<u64>, AppendError> {
+        self.enqueue(records, wait).await?.await
+    }
+
+    /// The first half of [`append`](Self::append): puts the records in the queue. Whoever awaits one `enqueue` before calling the next has its
+    /// appends in this order, and many of them under way at once.
+    ///
+    /// # Errors
+    ///
+    /// Only those that come before writing: overloaded, closed, too large.
+    pub async fn enqueue(&self, records: Vec<Record>, wait: Duration) -> Result<Pending, AppendError> {
+        let (answer, pending) = oneshot::channel();
+        let pending = Pending { answer: pending, topic: Arc::clone(&self.shared) };
+        let bytes =
+            records.iter().map(|record| record.payload.len().saturating_add(ROW_BYTES)).sum::<usize>();
+        if bytes > MAX_APPEND_BYTES {
+            return Err(AppendError::TooLarge { bytes, max: MAX_APPEND_BYTES });
+        }
+        if records.is_empty() {
+            let end = self.end();
+            return answer.send(Ok(end..end)).map(|()| pending).map_err(|_| self.shared.closed());
+        }
+        let room = Arc::clone(&self.queue.room);
+        let permits = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.queue.max_bytes);
+        let permit = if wait.is_zero() {
+            room.try_acquire_many_owned(permits).map_err(|error| match error {
+                tokio::sync::TryAcquireError::NoPermits => self.shared.overloaded(),
+                tokio::sync::TryAcquireError::Closed => self.shared.closed(),
+            })?
+        } else {
+            tokio::time::timeout(wait, room.acquire_many_owned(permits))
+                .await
+                .map_err(|_| self.shared.overloaded())?
+                .map_err(|_| self.shared.closed())?
+        };
+        let append = Append { records, bytes, answer, _room: permit };
+        self.queue.messages.send(Message::Append(append)).map_err(|_| self.shared.closed())?;
+        Ok(pending)
+    }
+
+    /// The end of what is readable: every record that becomes readable later has this offset or a higher one.
+    pub fn end(&self) -> u64 {
+        *self.shared.end.borrow()
+    }
+
+    /// The lowest offset that is still kept. What is below is gone.
+    pub fn start(&self) -> u64 {
+        self.shared.segments.first().map_or_else(|| self.shared.tail.from(), |first| first.header.base)
+    }
+
+    /// Every offset that was ever used is below this one, durably. A cursor above it belongs to other data.
+    pub fn reserved(&self) -> u64 {
+        self.shared.reserved.load(Ordering::Acquire)
+    }
+
+    /// A reader of these lanes that begins at this offset. Nothing is read before it is asked.
+    pub fn reader(&self, lanes: LaneSet, from: u64) -> Reader {
+        Reader::new(Arc::clone(&self.shared), lanes, from)
+    }
+
+    /// Ends the queue: no more appends are taken, those in it are written. The channel tells when the writer is done.
+    pub(crate) fn close(&self, clean: bool) -> oneshot::Receiver<()> {
+        let (done, finished) = oneshot::channel();
+        self.queue.room.close();
+        // Without a writer the sender is dropped, which also tells that it is done.
+        let _ = self.queue.messages.send(Message::Close { clean, done });
+        finished
+    }
+}
+
+impl Shared {
+    fn overloaded(&self) -> AppendError {
+        AppendError::Overloaded { topic: self.options.name.clone() }
+    }
+
+    fn closed(&self) -> AppendError {
+        AppendError::Closed { topic: self.options.name.clone() }
+    }
+}
+
+/// An append that is in the queue: a future of its offsets. Dropping it does not take the append back.
+#[derive(Debug)]
+pub struct Pending {
+    answer: oneshot::Receiver<Result<Range<u64>, AppendError>>,
+    topic: Arc<Shared>,
+}
+
+impl Future for Pending {
+    type Output = Result<Range<u64>, AppendError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = std::task::ready!(Pin::new(&mut self.answer).poll(context));
+        Poll::Ready(answer.unwrap_or_else(|_| Err(self.topic.closed())))
+    }
+}

@@ -1,0 +1,291 @@
+//! The thread of a topic that writes. It takes what waits in the queue, writes it as one block, syncs once, makes the block readable and
+//! answers the whole group. It also reserves offsets and begins segments. It never reads what it wrote.
+
+use std::fs::File;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Receiver;
+
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
+
+use crate::block::Block;
+use crate::bound::{self, Bound, RESERVE};
+use crate::error::AppendError;
+use crate::fields::length;
+use crate::files;
+use crate::recovery::topic_hash;
+use crate::segment::{HEADER_BYTES, Segment};
+use crate::topic::{Durability, Record, Shared};
+
+/// How many bytes of appends are written as one block, unless a single append is larger. At this size the sync is a small part of the time that a
+/// group takes, and waiting for a group is still only some milliseconds.
+const GROUP_BYTES: usize = 4 * 1024 * 1024;
+
+/// What comes through the queue.
+#[derive(Debug)]
+pub(crate) enum Message {
+    Append(Append),
+    /// The last message. A clean close leaves the exact next offset behind.
+    Close {
+        clean: bool,
+        done: oneshot::Sender<()>,
+    },
+}
+
+/// Records that become readable together or not at all.
+#[derive(Debug)]
+pub(crate) struct Append {
+    pub(crate) records: Vec<Record>,
+    pub(crate) bytes: usize,
+    pub(crate) answer: oneshot::Sender<Result<Range<u64>, AppendError>>,
+    /// Room in the queue, given back when the append is answered.
+    pub(crate) _room: OwnedSemaphorePermit,
+}
+
+#[derive(Debug)]
+pub(crate) struct Writer {
+    shared: Arc<Shared>,
+    messages: Receiver<Message>,
+    /// What was taken from the queue and did not fit in the group.
+    waiting: Option<Message>,
+    readable: watch::Sender<u64>,
+    /// The segment that the next block follows in; none after an error and before the first append.
+    active: Option<Active>,
+    /// The next offset.
+    next: u64,
+    /// Offsets below are reserved.
+    bound: u64,
+    /// The end of the last block that was acknowledged.
+    end: u64,
+    /// Whether the last append failed: only changes are logged.
+    failing: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Active {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) file: File,
+    pub(crate) length: u64,
+}
+
+impl Writer {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        messages: Receiver<Message>,
+        readable: watch::Sender<u64>,
+        active: Option<Active>,
+        next: u64,
+    ) -> Self {
+        let end = *readable.borrow();
+        Self { shared, messages, waiting: None, readable, active, next, bound: next, end, failing: false }
+    }
+
+    /// Works until the queue is closed.
+    pub(crate) fn run(mut self) {
+        while let Some(message) = self.waiting.take().or_else(|| self.messages.recv().ok()) {
+            match message {
+                Message::Append(first) => {
+                    let group = self.gather(first);
+                    self.commit(group);
+                    self.reserve_ahead();
+                }
+                Message::Close { clean, done } => {
+                    if clean {
+                        self.mark_clean();
+                    }
+                    // Nobody waits if the log was dropped.
+                    let _ = done.send(());
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The first append and what else is waiting already, up to the size of a group.
+    fn gather(&mut self, first: Append) -> Vec<Append> {
+        let mut bytes = first.bytes;
+        let mut group = vec![first];
+        while bytes < GROUP_BYTES {
+            match self.messages.try_recv() {
+                Ok(Message::Append(append)) if bytes + append.bytes <= GROUP_BYTES => {
+                    bytes += append.bytes;
+                    group.push(append);
+                }
+                Ok(message) => {
+                    self.waiting = Some(message);
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        group
+    }
+
+    fn commit(&mut self, group: Vec<Append>) {
+        let stored = self.store(&group);
+        match &stored {
+            Err(error) if !self.failing => {
+                tracing::error!(
+                    log.topic = self.shared.options.name,
+                    error = error as &dyn std::error::Error,
+                    "appends fail"
+                );
+            }
+            Ok(_) if self.failing => {
+                tracing::info!(log.topic = self.shared.options.name, "appends work again")
+            }
+            _ => {}
+        }
+        self.failing = stored.is_err();
+        let mut next = stored;
+        for append in group {
+            let offsets = next.clone().map(|first| first..first.saturating_add(length(append.records.len())));
+            if let Ok(offsets) = &offsets {
+                next = Ok(offsets.end);
+            }
+            // Whoever appended may have gone meanwhile.
+            let _ = append.answer.send(offsets);
+        }
+    }
+
+    /// Makes the group durable and readable, and gives its first offset.
+    fn store(&mut self, group: &[Append]) -> Result<u64, AppendError> {
+        let records = || group.iter().flat_map(|append| &append.records);
+        let count = length(records().count());
+        self.reserve(count)?;
+        let salt = match self.shared.options.durability {
+            Durability::Memory => 0,
+            Durability::Fsync | Durability::Os => {
+                self.active_for(group.iter().map(|append| append.bytes).sum())?.segment.header.salt
+            }
+        };
+        let first = self.next;
+        let (block, bytes) = Block::encode(first, records(), salt)
+            .ok_or_else(|| std::io::Error::other("a group is larger than a block can be"))?;
+        // From here on the offsets are used, whatever happens.
+        self.next = block.header().end();
+        if let Err(error) = self.write(&bytes, first) {
+            self.abandon();
+            return Err(error.into());
+        }
+        self.end = self.next;
+        self.shared.tail.push(Arc::new(block));
+        self.readable.send_replace(self.end);
+        Ok(first)
+    }
+
+    fn write(&mut self, bytes: &[u8], first: u64) -> std::io::Result<()> {
+        let Some(active) = &mut self.active else { return Ok(()) };
+        files::write(&active.file, bytes, active.length)?;
+        if self.shared.options.durability == Durability::Fsync {
+            files::sync(&active.file)?;
+        }
+        active.segment.mark(first, active.length);
+        active.length = active.length.saturating_add(length(bytes.len()));
+        Ok(())
+    }
+
+    /// The segment that a block with so many bytes of records goes to: a new one if the last is full or had an error.
+    fn active_for(&mut self, bytes: usize) -> std::io::Result<&Active> {
+        let max_bytes = self.shared.options.segment_bytes;
+        let fits = |active: &Active| {
+            active.length == length(HEADER_BYTES)
+                || active.length.saturating_add(length(crate::block::HEADER_BYTES + bytes)) <= max_bytes
+        };
+        let active = match self.active.take().filter(fits) {
+            Some(active) => active,
+            None => {
+                let hash = topic_hash(&self.shared.options.name);
+                let (segment, file) = Segment::create(&self.shared.dir, hash, self.next, self.end)?;
+                let segment = Arc::new(segment);
+                self.shared.segments.add(Arc::clone(&segment));
+                Active { segment, file, length: length(HEADER_BYTES) }
+            }
+        };
+        Ok(self.active.insert(active))
+    }
+
+    /// Gives the segment up after a failed write or sync: what the disk did with the block is unknown. Its offsets lie at or above the end
+    /// that the next segment's header will tell, so that it is not read even if it can't be cut off.
+    fn abandon(&mut self) {
+        let Some(active) = self.active.take() else { return };
+        let cut = if active.length == length(HEADER_BYTES) {
+            // Without this a full disk would fill with empty segments.
+            self.shared.segments.remove(&active.segment);
+            files::remove(&active.segment.path)
+        } else {
+            files::truncate(&active.file, active.length)
+        };
+        if let Err(error) = cut {
+            tracing::warn!(
+                log.topic = self.shared.options.name, path = %active.segment.path.display(),
+                error = &error as &dyn std::error::Error, "a block that could not be written stays in its file and is ignored"
+            );
+        }
+    }
+
+    /// Makes sure that the next `count` offsets are reserved.
+    fn reserve(&mut self, count: u64) -> std::io::Result<()> {
+        let needed =
+            self.next.checked_add(count).ok_or_else(|| std::io::Error::other("no offsets are left"))?;
+        if needed > self.bound {
+            self.write_bound(needed.saturating_add(RESERVE))?;
+        }
+        Ok(())
+    }
+
+    /// Reserves more offsets once half are used, after the group was answered, so that no append waits for it.
+    fn reserve_ahead(&mut self) {
+        if self.bound.saturating_sub(self.next) >= RESERVE / 2 || self.failing {
+            return;
+        }
+        if let Err(error) = self.write_bound(self.next.saturating_add(RESERVE)) {
+            tracing::warn!(
+                log.topic = self.shared.options.name,
+                error = &error as &dyn std::error::Error,
+                "offsets can't be reserved ahead"
+            );
+        }
+    }
+
+    fn write_bound(&mut self, bound: u64) -> std::io::Result<()> {
+        let hash = topic_hash(&self.shared.options.name);
+        bound::write(&self.shared.dir, hash, Bound { bound, end: self.end, clean: false })?;
+        self.bound = bound;
+        self.shared.reserved.store(bound, Ordering::Release);
+        Ok(())
+    }
+
+    /// Leaves the exact next offset behind, if everything before it is on disk.
+    fn mark_clean(&mut self) {
+        let hash = topic_hash(&self.shared.options.name);
+        let marked = match &self.active {
+            Some(active) => files::sync(&active.file),
+            None => Ok(()),
+        }
+        .and_then(|()| {
+            bound::write(&self.shared.dir, hash, Bound { bound: self.next, end: self.end, clean: true })
+        });
+        if let Err(error) = marked {
+            tracing::error!(
+                log.topic = self.shared.options.name,
+                error = &error as &dyn std::error::Error,
+                "the topic can't be closed cleanly; it will be recovered when it is opened"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+impl Writer {
+    /// Begins a segment without writing to it.
+    pub(crate) fn begin_segment(&mut self) {
+        self.active_for(0).unwrap();
+    }
+
+    /// From now on writes go to this file, as if it were the segment's.
+    pub(crate) fn replace_file(&mut self, file: File) {
+        self.active.as_mut().unwrap().file = file;
+    }
+}

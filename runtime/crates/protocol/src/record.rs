@@ -1,0 +1,217 @@
+//! The payload of a log record: what is kept of a message between its acceptance and its last delivery.
+//!
+//! # Layout
+//!
+//! The first byte is the kind of the record and the version of its layout in one, so that records of other kinds, and
+//! other layouts, can lie in the same log. Kind `1` is a message:
+//!
+//! | bytes | content |
+//! |---|---|
+//! | 1 | kind, `1` |
+//! | 1 | flags: bit 0 the body is MessagePack, not JSON; bits 1 to 4 there is a message id, a `sent_at`, a user, a traceparent; the others are zero |
+//! | 8 | `received_at`, little-endian, Unix milliseconds |
+//! | length and text | agent id |
+//! | length and text | message id, if its flag is set |
+//! | 8 | `sent_at`, little-endian, if its flag is set |
+//! | length and text | user, if its flag is set |
+//! | length and text | traceparent, if its flag is set |
+//! | the rest | body |
+//!
+//! A length is an unsigned LEB128 number of bytes, text is UTF-8. The data type is not repeated: it is the topic's.
+//! Checksums are the log's own; what is read here is taken to be what was written, and still nothing panics if it is
+//! not.
+
+use bytes::{Buf, Bytes};
+
+use crate::agent::AgentId;
+use crate::body::Body;
+use crate::encoding::Encoding;
+
+const MESSAGE: u8 = 1;
+
+const BODY_IS_MSGPACK: u8 = 1;
+const HAS_MESSAGE_ID: u8 = 1 << 1;
+const HAS_SENT_AT: u8 = 1 << 2;
+const HAS_USER: u8 = 1 << 3;
+const HAS_TRACEPARENT: u8 = 1 << 4;
+const ALL_FLAGS: u8 = BODY_IS_MSGPACK | HAS_MESSAGE_ID | HAS_SENT_AT | HAS_USER | HAS_TRACEPARENT;
+
+/// What lies in the log under one offset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    /// A message that was accepted.
+    Message(StoredMessage),
+}
+
+/// A message as the log keeps it. Its data type is the topic that it lies in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredMessage {
+    /// Who sent it.
+    pub agent: AgentId,
+    /// When it was accepted, Unix milliseconds.
+    pub received_at: u64,
+    /// The agent's own id of the message.
+    pub message_id: Option<String>,
+    /// The agent's own time, Unix milliseconds.
+    pub sent_at: Option<u64>,
+    /// The account that sent it, where accounts are on.
+    pub user: Option<String>,
+    /// The W3C `traceparent` that came with it.
+    pub traceparent: Option<String>,
+    /// The `data` object.
+    pub body: Body,
+}
+
+/// Why bytes are no record.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// The kind is none that this version knows: a later one wrote it.
+    #[error("read a record of the unknown kind {0}")]
+    UnknownKind(u8),
+    /// A flag is set that this version does not know.
+    #[error("read a record with the unknown flags {0:#010b}")]
+    UnknownFlags(u8),
+    /// The bytes end within this part.
+    #[error("read a record that ends within its {0}")]
+    Truncated(&'static str),
+    /// The length of this part is no number of 64 bits.
+    #[error("read a record with an overlong length of its {0}")]
+    BadLength(&'static str),
+    /// This part is not UTF-8, or for the agent id, empty or too long.
+    #[error("read a record whose {0} is not valid text")]
+    BadText(&'static str),
+}
+
+impl Record {
+    /// The bytes that the log keeps.
+    pub fn encode(&self) -> Vec<u8> {
+        let Record::Message(message) = self;
+        message.encode()
+    }
+
+    /// Reads a record. The body stays a slice of the given bytes.
+    ///
+    /// # Errors
+    ///
+    /// A [`RecordError`] for bytes that [`Record::encode`] of this version does not write. The body is not looked at.
+    pub fn decode(bytes: Bytes) -> Result<Record, RecordError> {
+        let mut reader = Reader { rest: bytes };
+        match reader.byte("kind")? {
+            MESSAGE => StoredMessage::decode(reader).map(Record::Message),
+            other => Err(RecordError::UnknownKind(other)),
+        }
+    }
+}
+
+impl StoredMessage {
+    fn encode(&self) -> Vec<u8> {
+        let StoredMessage { agent, received_at, message_id, sent_at, user, traceparent, body } = self;
+        let texts = [Some(agent.as_str()), message_id.as_deref(), user.as_deref(), traceparent.as_deref()];
+        // Ten bytes are the longest length; what is reserved too much is gone when the log has taken the record.
+        let text_bytes: usize = texts.iter().flatten().map(|text| text.len() + 10).sum();
+        let mut out = Vec::with_capacity(2 + 8 + 8 + text_bytes + body.bytes().len());
+
+        let mut flags = 0;
+        for (flag, is_set) in [
+            (BODY_IS_MSGPACK, body.encoding() == Encoding::Msgpack),
+            (HAS_MESSAGE_ID, message_id.is_some()),
+            (HAS_SENT_AT, sent_at.is_some()),
+            (HAS_USER, user.is_some()),
+            (HAS_TRACEPARENT, traceparent.is_some()),
+        ] {
+            flags |= if is_set { flag } else { 0 };
+        }
+        out.extend_from_slice(&[MESSAGE, flags]);
+        out.extend_from_slice(&received_at.to_le_bytes());
+        write_text(agent.as_str(), &mut out);
+        if let Some(id) = message_id {
+            write_text(id, &mut out);
+        }
+        if let Some(milliseconds) = sent_at {
+            out.extend_from_slice(&milliseconds.to_le_bytes());
+        }
+        if let Some(user) = user {
+            write_text(user, &mut out);
+        }
+        if let Some(trace) = traceparent {
+            write_text(trace, &mut out);
+        }
+        out.extend_from_slice(body.bytes());
+        out
+    }
+
+    /// Reads what follows the kind.
+    fn decode(mut reader: Reader) -> Result<StoredMessage, RecordError> {
+        let flags = reader.byte("flags")?;
+        if flags & !ALL_FLAGS != 0 {
+            return Err(RecordError::UnknownFlags(flags & !ALL_FLAGS));
+        }
+        let has = |flag: u8| flags & flag != 0;
+        let received_at = reader.number("received_at")?;
+        let agent = reader.text("agent id")?;
+        let agent = AgentId::new(agent).map_err(|_| RecordError::BadText("agent id"))?;
+        let message_id = if has(HAS_MESSAGE_ID) { Some(reader.text("message id")?) } else { None };
+        let sent_at = if has(HAS_SENT_AT) { Some(reader.number("sent_at")?) } else { None };
+        let user = if has(HAS_USER) { Some(reader.text("user")?) } else { None };
+        let traceparent = if has(HAS_TRACEPARENT) { Some(reader.text("traceparent")?) } else { None };
+        let encoding = if has(BODY_IS_MSGPACK) { Encoding::Msgpack } else { Encoding::Json };
+        let body = Body::trusted(encoding, reader.rest);
+        Ok(StoredMessage { agent, received_at, message_id, sent_at, user, traceparent, body })
+    }
+}
+
+fn write_text(text: &str, out: &mut Vec<u8>) {
+    let mut length = text.len();
+    loop {
+        let [low, ..] = length.to_le_bytes();
+        length >>= 7;
+        if length == 0 {
+            out.push(low & 0x7f);
+            break;
+        }
+        out.push(low | 0x80);
+    }
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// Takes parts off the front of a record; each is named for the error that says where it ended.
+struct Reader {
+    rest: Bytes,
+}
+
+impl Reader {
+    fn byte(&mut self, part: &'static str) -> Result<u8, RecordError> {
+        self.rest.try_get_u8().map_err(|_| RecordError::Truncated(part))
+    }
+
+    fn number(&mut self, part: &'static str) -> Result<u64, RecordError> {
+        self.rest.try_get_u64_le().map_err(|_| RecordError::Truncated(part))
+    }
+
+    fn length(&mut self, part: &'static str) -> Result<usize, RecordError> {
+        let mut length: u64 = 0;
+        for shift in (0..u64::BITS).step_by(7) {
+            let byte = self.byte(part)?;
+            let digits = u64::from(byte & 0x7f);
+            if digits << shift >> shift != digits {
+                return Err(RecordError::BadLength(part));
+            }
+            length |= digits << shift;
+            if byte & 0x80 == 0 {
+                return usize::try_from(length).map_err(|_| RecordError::BadLength(part));
+            }
+        }
+        Err(RecordError::BadLength(part))
+    }
+
+    fn text(&mut self, part: &'static str) -> Result<String, RecordError> {
+        let length = self.length(part)?;
+        let text = self.rest.get(..length).ok_or(RecordError::Truncated(part))?;
+        let text = std::str::from_utf8(text).map_err(|_| RecordError::BadText(part))?.to_owned();
+        self.rest.advance(length);
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,125 @@
+//! The command line. One file a command; here is what they share: the list, ctrl-C, and exit codes.
+//!
+//! Exit codes: 0 done, 1 it failed, 2 the call or the config was wrong.
+
+pub mod agent;
+pub mod bench;
+pub mod check;
+pub mod compile_component;
+pub mod run;
+pub mod send;
+pub mod status;
+
+mod arguments;
+mod progress;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::components::ComponentErrors;
+use crate::config::ConfigError;
+use crate::server::ServeError;
+
+/// Exit code for what is wrong with the call or the config.
+const EXIT_USAGE: u8 = 2;
+/// Exit code after a second ctrl-C: 128 and the number of the signal, as shells have it.
+const EXIT_INTERRUPTED: i32 = 130;
+
+/// Takes in the messages of fleets of agents, keeps them, and feeds them to sandboxed WebAssembly receivers.
+#[derive(Debug, Parser)]
+#[command(name = "wharf", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server.
+    Run(run::Args),
+    /// Check a config and its components without starting anything.
+    Check(check::Args),
+    /// Show what a running server does.
+    Status(status::Args),
+    /// Send lines of JSON from standard input as messages.
+    Send(send::Args),
+    /// Report this machine's own metrics as an agent.
+    Agent(agent::Args),
+    /// Measure how many messages a running server acknowledges.
+    Bench(bench::Args),
+    #[command(name = crate::components::COMPILE_COMMAND, hide = true)]
+    CompileComponent(compile_component::Args),
+}
+
+/// The call was wrong: what, and what to do.
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
+impl Cli {
+    /// Runs the command and says how it ended.
+    pub fn run(self) -> ExitCode {
+        let outcome = match self.command {
+            // The child that compiles has neither runtime nor log: it must stay small.
+            Command::CompileComponent(args) => compile_component::run(&args),
+            command => tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .build()
+                .map_err(anyhow::Error::from)
+                .and_then(|runtime| runtime.block_on(command.run())),
+        };
+        match outcome {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => report(&error),
+        }
+    }
+}
+
+impl Command {
+    async fn run(self) -> anyhow::Result<()> {
+        crate::telemetry::start_logging();
+        let shutdown = shutdown_signal()?;
+        match self {
+            Command::Run(args) => run::run(args, shutdown).await,
+            Command::Check(args) => check::run(args).await,
+            Command::Status(args) => status::run(args, shutdown).await,
+            Command::Send(args) => send::run(args, shutdown).await,
+            Command::Agent(args) => agent::run(args, shutdown).await,
+            Command::Bench(args) => bench::run(args, shutdown).await,
+            Command::CompileComponent(args) => compile_component::run(&args),
+        }
+    }
+}
+
+/// Cancelled by the first SIGTERM or ctrl-C. After it another ctrl-C ends the process at once; another SIGTERM does not,
+/// because whoever supervises a process may well pass on a ctrl-C that the terminal has already sent to it.
+fn shutdown_signal() -> anyhow::Result<CancellationToken> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let shutdown = CancellationToken::new();
+    let token = shutdown.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        token.cancel();
+        interrupt.recv().await;
+        std::process::exit(EXIT_INTERRUPTED);
+    });
+    Ok(shutdown)
+}
+
+#[expect(clippy::print_stderr, reason = "what went wrong goes to standard error, also when logging is filtered out")]
+fn report(error: &anyhow::Error) -> ExitCode {
+    eprintln!("wharf: {error:#}");
+    let usage = error.is::<Usage>()
+        || error.is::<ConfigError>()
+        || matches!(error.downcast_ref(), Some(ServeError::Components(_)))
+        || error.is::<ComponentErrors>();
+    if usage { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
+}

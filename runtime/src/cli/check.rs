@@ -1,0 +1,34 @@
+//! `wharf check`: everything that `wharf run` would refuse, without starting anything.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use crate::components;
+use crate::config::Config;
+
+/// Check a config and its components without starting anything.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The config.
+    #[arg(long, value_name = "FILE", default_value = "wharf.toml", env = "WHARF_CONFIG")]
+    pub config: PathBuf,
+}
+
+/// Loads the config and every component, and says what was found. Compiled components go to the cache in the data
+/// directory, which a running server may be using: a check before a restart makes the restart quick.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let config = Config::load(&args.config)?;
+    let host = components::host(&config)?;
+    let loaded = components::load(&host, &config).await?;
+    let mut text = format!("{}: {} data types, {} receivers\n", args.config.display(), config.types.len(), loaded.len());
+    for fed in &loaded {
+        let page = if fed.receiver.serves_pages() { ", serves a page" } else { "" };
+        let digest: String = fed.receiver.digest().chars().take(12).collect();
+        text.push_str(&format!("  {} {digest} on {}{page}\n", fed.settings.name, fed.settings.types.join(", ")));
+        for warning in fed.receiver.warnings() {
+            text.push_str(&format!("    warning: {warning}\n"));
+        }
+    }
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(())
+}

@@ -1,0 +1,23 @@
+//! Progress of long work on a terminal. Where standard error is none, nothing is shown.
+
+use std::{
+    io::{IsTerminal, stderr},
+    time::Duration,
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Often enough to look alive, seldom enough to cost nothing.
+const REDRAW_INTERVAL: Duration = Duration::from_millis(250);
+
+/// A line on standard error that counts acknowledged messages. The end of the work is not known beforehand.
+pub fn acknowledged() -> ProgressBar {
+    if !stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{spinner} {human_pos} acknowledged, {per_sec}, {elapsed}");
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr())
+        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+    bar.enable_steady_tick(REDRAW_INTERVAL);
+    bar
+}

@@ -1,0 +1,220 @@
+//! The status of a server as a table for people. Pure: text from values.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// What `GET /admin/v1/status` answers, as far as the table shows it. Fields that are not known here are left alone, so
+/// that this program can ask a newer server.
+#[derive(Debug, Deserialize)]
+pub struct Status {
+    version: String,
+    uptime_seconds: f64,
+    ready: bool,
+    connections: u64,
+    types: Vec<DataType>,
+    receivers: Vec<Receiver>,
+}
+
+#[derive(Debug, Deserialize)]
+struct DataType {
+    name: String,
+    durability: String,
+    start: u64,
+    end: u64,
+    accepted: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Receiver {
+    name: String,
+    component: Component,
+    types: Vec<String>,
+    state: String,
+    instances: u64,
+    handled: u64,
+    failed: u64,
+    skipped: u64,
+    lag: u64,
+    last_error: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Component {
+    digest: String,
+    path: String,
+}
+
+/// As many characters of a digest as tell two components apart at a glance.
+const DIGEST_CHARACTERS: usize = 12;
+
+/// Space between two columns.
+const GAP: &str = "  ";
+
+/// The whole status, one line for the server and one for each data type and receiver.
+pub fn table(status: &Status) -> String {
+    let uptime = Duration::try_from_secs_f64(status.uptime_seconds).unwrap_or_default();
+    let mut text = format!(
+        "wharf {}, {}, up {}, {}\n",
+        printable(&status.version),
+        if status.ready { "ready" } else { "not ready" },
+        humantime::format_duration(Duration::from_secs(uptime.as_secs())),
+        counted(status.connections, "connection"),
+    );
+    text.push('\n');
+    text.push_str(&types(&status.types));
+    text.push('\n');
+    text.push_str(&receivers(&status.receivers));
+    for receiver in &status.receivers {
+        if let Some(error) = &receiver.last_error {
+            text.push_str(&format!("\nlast error of {}: {}\n", printable(&receiver.name), printable(error)));
+        }
+    }
+    text
+}
+
+fn types(types: &[DataType]) -> String {
+    let heads = [
+        ("DATA TYPE", Align::Left),
+        ("DURABILITY", Align::Left),
+        ("START", Align::Right),
+        ("END", Align::Right),
+        ("ACCEPTED", Align::Right),
+    ];
+    let rows = types.iter().map(|data_type| {
+        [
+            printable(&data_type.name),
+            printable(&data_type.durability),
+            data_type.start.to_string(),
+            data_type.end.to_string(),
+            data_type.accepted.to_string(),
+        ]
+    });
+    columns(heads, rows.collect())
+}
+
+fn receivers(receivers: &[Receiver]) -> String {
+    let heads = [
+        ("RECEIVER", Align::Left),
+        ("STATE", Align::Left),
+        ("INSTANCES", Align::Right),
+        ("HANDLED", Align::Right),
+        ("FAILED", Align::Right),
+        ("SKIPPED", Align::Right),
+        ("LAG", Align::Right),
+        ("DATA TYPES", Align::Left),
+        ("COMPONENT", Align::Left),
+    ];
+    let rows = receivers.iter().map(|receiver| {
+        let digest: String = receiver.component.digest.chars().take(DIGEST_CHARACTERS).collect();
+        [
+            printable(&receiver.name),
+            printable(&receiver.state),
+            receiver.instances.to_string(),
+            receiver.handled.to_string(),
+            receiver.failed.to_string(),
+            receiver.skipped.to_string(),
+            receiver.lag.to_string(),
+            printable(&receiver.types.join(", ")),
+            printable(&format!("{digest} {}", receiver.component.path)),
+        ]
+    });
+    columns(heads, rows.collect())
+}
+
+#[derive(Clone, Copy)]
+enum Align {
+    Left,
+    Right,
+}
+
+/// The heads and the rows, one line each, every column as wide as its widest cell.
+fn columns<const N: usize>(heads: [(&str, Align); N], rows: Vec<[String; N]>) -> String {
+    let first = heads.map(|(head, _)| head.to_owned());
+    let lines: Vec<[String; N]> = std::iter::once(first).chain(rows).collect();
+    let mut layout = heads.map(|(_, align)| (align, 0));
+    for cells in &lines {
+        for ((_, widest), cell) in layout.iter_mut().zip(cells) {
+            *widest = width(cell).max(*widest);
+        }
+    }
+    lines.iter().map(|cells| line(cells, &layout)).collect()
+}
+
+fn line(cells: &[String], layout: &[(Align, usize)]) -> String {
+    let mut text = String::new();
+    for (cell, (align, widest)) in std::iter::zip(cells, layout) {
+        let padding = " ".repeat(widest.saturating_sub(width(cell)));
+        match align {
+            Align::Left => text.extend([cell, padding.as_str(), GAP]),
+            Align::Right => text.extend([padding.as_str(), cell, GAP]),
+        }
+    }
+    text.truncate(text.trim_end().len());
+    text.push('\n');
+    text
+}
+
+fn width(text: &str) -> usize {
+    text.chars().count()
+}
+
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// The text with control characters replaced: what receivers and agents say must not steer the operator's terminal.
+fn printable(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_becomes_two_tables() {
+        let status = serde_json::from_str(
+            r#"{"version":"0.1.0","uptime_seconds":93784.31,"ready":true,"connections":3,"later":{"more":1},
+                "types":[
+                  {"name":"ethereum_metrics","durability":"fsync","start":0,"end":1204,"accepted":1204,"new":1},
+                  {"name":"system_metrics","durability":"memory","start":12,"end":13,"accepted":1}],
+                "receivers":[
+                  {"name":"dashboard","component":{"digest":"9f86d081884c7d659a2feaa0c55ad015","path":"receivers/dashboard.wasm"},
+                   "types":["ethereum_metrics","system_metrics"],"state":"running","instances":1,"handled":1205,"failed":0,
+                   "skipped":0,"lag":0,"last_error":null},
+                  {"name":"journal","component":{"digest":"60303ae22b99","path":"receivers/journal.wasm"},
+                   "types":["ethereum_metrics"],"state":"restarting","instances":2,"handled":7,"failed":3,"skipped":1,
+                   "lag":1197,"last_error":"trap: unreachable\u001b[2J"}]}"#,
+        )
+        .unwrap();
+        insta::assert_snapshot!(table(&status), @"
+        wharf 0.1.0, ready, up 1day 2h 3m 4s, 3 connections
+
+        DATA TYPE         DURABILITY  START   END  ACCEPTED
+        ethereum_metrics  fsync           0  1204      1204
+        system_metrics    memory         12    13         1
+
+        RECEIVER   STATE       INSTANCES  HANDLED  FAILED  SKIPPED   LAG  DATA TYPES                        COMPONENT
+        dashboard  running             1     1205       0        0     0  ethereum_metrics, system_metrics  9f86d081884c receivers/dashboard.wasm
+        journal    restarting          2        7       3        1  1197  ethereum_metrics                  60303ae22b99 receivers/journal.wasm
+
+        last error of journal: trap: unreachable�[2J
+        ");
+    }
+
+    #[test]
+    fn a_server_without_receivers_shows_the_heads() {
+        let status = serde_json::from_str(
+            r#"{"version":"0.1.0","uptime_seconds":0.2,"ready":false,"connections":1,"types":[],"receivers":[]}"#,
+        )
+        .unwrap();
+        insta::assert_snapshot!(table(&status), @"
+        wharf 0.1.0, not ready, up 0s, 1 connection
+
+        DATA TYPE  DURABILITY  START  END  ACCEPTED
+
+        RECEIVER  STATE  INSTANCES  HANDLED  FAILED  SKIPPED  LAG  DATA TYPES  COMPONENT
+        ");
+    }
+}

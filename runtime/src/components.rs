@@ -1,0 +1,112 @@
+//! Loads the components that the config names, and says everything that is wrong with them at once.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+use wharf_host::{Compiler, Host, HostError, HostOptions, LiveOptions, LoadError, ReceiverOptions};
+
+use crate::config::{Config, Receiver};
+use crate::data_dir;
+use crate::delivery::Fed;
+
+/// The hidden subcommand that compiles a component in a process of its own.
+pub const COMPILE_COMMAND: &str = "compile-component";
+
+/// What is wrong with the components of a config.
+#[derive(Debug, Error)]
+pub enum ComponentErrors {
+    /// Some can't be loaded.
+    Load {
+        /// The config's file.
+        file: PathBuf,
+        /// Receiver and reason.
+        errors: Vec<(String, LoadError)>,
+    },
+    /// The engine can't be made as the config wants it.
+    Host(#[source] HostError),
+    /// This program can't be found, to compile with.
+    Program(#[source] io::Error),
+}
+
+impl fmt::Display for ComponentErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ComponentErrors::Load { file, errors } => {
+                for (index, (receiver, error)) in errors.iter().enumerate() {
+                    if index > 0 {
+                        writeln!(f)?;
+                    }
+                    write!(f, "{}: receivers.{receiver}.component: {error}", file.display())?;
+                    let mut source = std::error::Error::source(error);
+                    while let Some(cause) = source {
+                        write!(f, ": {cause}")?;
+                        source = cause.source();
+                    }
+                }
+                Ok(())
+            }
+            ComponentErrors::Host(_) => write!(f, "failed to make the WebAssembly engine"),
+            ComponentErrors::Program(_) => write!(f, "failed to find the program to compile components with"),
+        }
+    }
+}
+
+/// An engine as the config wants it.
+pub fn host(config: &Config) -> Result<Host, ComponentErrors> {
+    let program = std::env::current_exe().map_err(ComponentErrors::Program)?;
+    let pages: usize = config.receivers.iter().map(|receiver| receiver.http_concurrency).sum();
+    Host::new(HostOptions {
+        cache_dir: data_dir::components(&config.data_dir),
+        compiler: Compiler { program, args: vec![COMPILE_COMMAND.into()] },
+        max_memory: config.host.max_memory,
+        max_instances: u32::try_from(config.host.max_instances).unwrap_or(u32::MAX),
+        max_pages: u32::try_from(pages).unwrap_or(u32::MAX),
+        compile_memory: config.host.compile_memory,
+        compile_timeout: config.host.compile_timeout,
+        max_component_bytes: config.host.max_component,
+    })
+    .map_err(ComponentErrors::Host)
+}
+
+/// Loads the component of every receiver, compiling what is not in the cache.
+pub async fn load(host: &Host, config: &Config) -> Result<Vec<Fed>, ComponentErrors> {
+    let mut loaded = Vec::new();
+    let mut errors = Vec::new();
+    for settings in &config.receivers {
+        match host.load(options(settings)).await {
+            Ok(receiver) => {
+                for warning in receiver.warnings() {
+                    tracing::warn!(receiver.name = settings.name, warning, "a receiver's config can be improved");
+                }
+                loaded.push(Fed { settings: settings.clone(), receiver });
+            }
+            Err(error) => errors.push((settings.name.clone(), error)),
+        }
+    }
+    if errors.is_empty() {
+        Ok(loaded)
+    } else {
+        Err(ComponentErrors::Load { file: config.file.clone(), errors })
+    }
+}
+
+fn options(settings: &Receiver) -> ReceiverOptions {
+    ReceiverOptions {
+        name: settings.name.clone(),
+        component: settings.component.clone(),
+        live: settings
+            .live
+            .then_some(LiveOptions {
+                max_keys: settings.live_keys,
+                max_bytes: usize::try_from(settings.live_bytes).unwrap_or(usize::MAX),
+            }),
+        memory: settings.memory,
+        deadline: settings.deadline,
+        http_concurrency: settings.http_concurrency,
+        http_deadline: settings.http_deadline,
+        http_body_bytes: settings.http_body,
+        log_lines_per_second: settings.log_lines,
+    }
+}

@@ -1,0 +1,309 @@
+//! The configuration: what an operator writes in one TOML file, as values that are already valid.
+//!
+//! Everything that can be judged from the file alone is judged here, all problems at once and with their lines. What needs the
+//! disk, the network or a component (does the file exist, does it export `handler`, is the port free) is judged where it is used.
+
+use std::{
+    fs::File,
+    io::Read as _,
+    net::{Ipv4Addr, SocketAddr},
+    num::NonZero,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use wharf_log::Durability;
+
+mod document;
+mod error;
+mod read;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::{ConfigError, Problem};
+
+/// One kibibyte.
+const KIB: u64 = 1024;
+/// One mebibyte.
+const MIB: u64 = 1024 * KIB;
+/// One gibibyte.
+const GIB: u64 = 1024 * MIB;
+
+/// The largest file that is read: a configuration of a thousand receivers is far below, and a path that names a device by
+/// mistake ends here.
+const MAX_FILE_BYTES: u64 = MIB;
+
+/// A valid configuration. Relative paths of the file are resolved against the file's own folder.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The file that this was read from, as it was named.
+    pub file: PathBuf,
+    /// Where the server keeps everything: log, state, compiled components. Default: `data` beside the file.
+    pub data_dir: PathBuf,
+    /// Who may speak to the server. Default: off, which only loopback listeners accept.
+    pub auth: Auth,
+    /// The listeners.
+    pub listen: Listen,
+    /// What agents and their connections may take up.
+    pub limits: Limits,
+    /// The store of accepted messages.
+    pub log: Log,
+    /// What is remembered beside the log.
+    pub state: State,
+    /// The sandbox that all receivers share.
+    pub host: Host,
+    /// The data types, by name. There is at least one.
+    pub types: Vec<DataType>,
+    /// The receivers, by name.
+    pub receivers: Vec<Receiver>,
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`], whose text is the whole report for the operator.
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        let unreadable = |source| ConfigError::Read { file: file.to_owned(), source };
+        let mut bytes = Vec::new();
+        let content = File::open(file).map_err(unreadable)?;
+        content.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+        if bytes.len() as u64 > MAX_FILE_BYTES {
+            return Err(ConfigError::TooLarge { file: file.to_owned() });
+        }
+        let text = String::from_utf8(bytes).map_err(|_| ConfigError::NotText { file: file.to_owned() })?;
+        Self::parse(&text, file)
+    }
+
+    /// Checks the `text` of a configuration, as if it stood in `file`.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Invalid`] with every problem.
+    pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
+        read::config(text, file)
+    }
+}
+
+/// How callers prove who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Auth {
+    /// Not at all: whoever reaches a listener may use it. Only loopback listeners accept this.
+    Off,
+}
+
+/// Where the server listens, and to whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// Agents and pages. Default: `127.0.0.1:4000`. Port 0 picks a free one.
+    pub agents: SocketAddr,
+    /// Operators: always loopback, because it can replace components. Default: `127.0.0.1:4001`. Port 0 picks a free one.
+    pub admin: SocketAddr,
+    /// `Host` headers, in lower case, that are accepted beside the listener's own address. Default: none, so that a name that a
+    /// web page made point to this machine is refused.
+    pub allowed_hosts: Vec<String>,
+    /// Origins of web pages that may speak to the server beside its own. Default: none.
+    pub allowed_origins: Vec<String>,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self {
+            agents: (Ipv4Addr::LOCALHOST, 4000).into(),
+            admin: (Ipv4Addr::LOCALHOST, 4001).into(),
+            allowed_hosts: Vec::new(),
+            allowed_origins: Vec::new(),
+        }
+    }
+}
+
+/// What agents and their connections may take up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of one WebSocket message or request body. Default: 8 MiB, as much as the agents of the system before Wharf send.
+    pub max_frame: u64,
+    /// Connections of agents and browsers at a time. Default: 20,000, twice the fleet that one server is measured with.
+    pub max_connections: usize,
+    /// How deep the values in a frame may nest. Default: 64; many JSON readers, receivers' too, stop at 128.
+    pub max_depth: usize,
+    /// Calls in one frame. Default: 10,000: beyond, a batch gains nothing and its answer grows long.
+    pub max_calls: usize,
+    /// Frames of one connection that wait for their answer before its socket is not read any further. Default: 256, enough for
+    /// 10 ms of sync at 25,000 frames a second.
+    pub max_unanswered: usize,
+    /// How long a message waits for room in the queue of its log before it is refused as overloaded. Default: 1 s, below what
+    /// agents wait for an answer.
+    pub append_wait: Duration,
+    /// The time for the head and body of an HTTP request. Default: 30 s, enough for 8 MiB over a slow mobile line.
+    pub request_timeout: Duration,
+    /// How long a stop may take before it is forced. Default: 10 s, what most supervisors grant at least.
+    pub shutdown_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_frame: 8 * MIB,
+            max_connections: 20_000,
+            max_depth: 64,
+            max_calls: 10_000,
+            max_unanswered: 256,
+            append_wait: Duration::from_secs(1),
+            request_timeout: Duration::from_secs(30),
+            shutdown_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// The store of accepted messages. Sizes are per data type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Bytes at which a segment file is closed and the next begun. Default: 64 MiB: deletion goes by whole segments.
+    pub segment_size: u64,
+    /// Bytes of messages that may wait to be written. Default: 32 MiB, a fraction of a second of a disk's speed.
+    pub queue_size: u64,
+    /// Bytes of the latest messages kept in memory, so that receivers that keep up read no files. Default: 16 MiB.
+    pub tail_size: u64,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { segment_size: 64 * MIB, queue_size: 32 * MIB, tail_size: 16 * MIB }
+    }
+}
+
+/// What is remembered beside the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// How often the positions of receivers are written. Default: 100 ms; what was handled since is handled again after a crash.
+    pub cursor_interval: Duration,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self { cursor_interval: Duration::from_millis(100) }
+    }
+}
+
+/// The sandbox that all receivers share. Its pools have a fixed size from start to stop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// The most memory that any receiver may ask for. Default: 256 MiB. Only address space is reserved for it.
+    pub max_memory: u64,
+    /// Instances of all receivers together. Default: 64.
+    pub max_instances: usize,
+    /// Threads that run receivers, at least one. Default (written as 0): one for each core.
+    pub threads: usize,
+    /// Memory of the process that compiles a component. Default: 2 GiB; a 13 MB JavaScript component takes 400 MiB.
+    pub compile_memory: u64,
+    /// How long compiling one component may take. Default: 120 s; a 13 MB JavaScript component takes 21 s of one core.
+    pub compile_timeout: Duration,
+    /// Bytes of a component's file. Default: 64 MiB; whole language runtimes take 13 to 40 MB.
+    pub max_component: u64,
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self {
+            max_memory: 256 * MIB,
+            max_instances: 64,
+            threads: thread::available_parallelism().map_or(1, NonZero::get),
+            compile_memory: 2 * GIB,
+            compile_timeout: Duration::from_secs(120),
+            max_component: 64 * MIB,
+        }
+    }
+}
+
+/// A data type that agents may send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataType {
+    /// Its name: 1 to 64 of `a-z`, `0-9`, `_`, `.` and `-`, so that it is safe as the name of a folder.
+    pub name: String,
+    /// When a message counts as kept. Default: `fsync`, on the disk.
+    pub durability: Durability,
+}
+
+/// How a receiver gets the bodies of messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// As JSON, whatever the agent sent.
+    Json,
+    /// As the agent sent it, JSON or MessagePack.
+    AsSent,
+}
+
+/// A receiver: a component, the data types mapped to it, and its limits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receiver {
+    /// Its name: 1 to 64 of `a-z`, `0-9` and `-`, because it is part of the address of its page.
+    pub name: String,
+    /// The file of its component, outside the data directory.
+    pub component: PathBuf,
+    /// The data types that it receives, in the order of the file. There is at least one.
+    pub types: Vec<String>,
+    /// The grant of the import `wharf:receiver/live`: whether it may publish to open pages. Default: no, as every grant.
+    pub live: bool,
+    /// Keys whose last value is kept for pages that open later. Default: 10,000, one for each agent of a large fleet.
+    pub live_keys: usize,
+    /// Bytes of those values together. Default: 16 MiB.
+    pub live_bytes: u64,
+    /// How it gets the bodies of messages. Default: JSON, which every language reads.
+    pub encoding: Encoding,
+    /// Memory of one instance. Default: 64 MiB; a Python or JavaScript runtime fits.
+    pub memory: u64,
+    /// How long one call may take. Default: 5 s.
+    pub deadline: Duration,
+    /// Instances that share its messages; those of one agent always go to the same. Default: 1, so that a receiver may keep
+    /// totals in its memory.
+    pub instances: usize,
+    /// Messages of one batch. Default: 256: the cost of a call is negligible from 64 on.
+    pub max_messages: usize,
+    /// Bytes of one batch; a larger message goes alone. Default: 1 MiB.
+    pub max_bytes: u64,
+    /// How long a batch waits to become full. Default: 5 ms, not noticed on a page.
+    pub max_wait: Duration,
+    /// How often a message that fails alone in its batch is tried. Default: 3.
+    pub max_attempts: u32,
+    /// The pause before the first retry; it grows from there. Default: 100 ms.
+    pub retry_pause: Duration,
+    /// Requests to its page at a time. Default: 8. Each has an instance of its own.
+    pub http_concurrency: usize,
+    /// How long one request to its page may take. Default: 5 s.
+    pub http_deadline: Duration,
+    /// Bytes of the body of a request to its page. Default: 1 MiB.
+    pub http_body: u64,
+    /// Lines a second that it may write to the log. Default: 100; what is above is counted and dropped.
+    pub log_lines: u32,
+}
+
+impl Receiver {
+    /// A receiver with every setting at its default.
+    #[must_use]
+    pub fn new(name: String, component: PathBuf, types: Vec<String>) -> Self {
+        Self {
+            name,
+            component,
+            types,
+            live: false,
+            live_keys: 10_000,
+            live_bytes: 16 * MIB,
+            encoding: Encoding::Json,
+            memory: 64 * MIB,
+            deadline: Duration::from_secs(5),
+            instances: 1,
+            max_messages: 256,
+            max_bytes: MIB,
+            max_wait: Duration::from_millis(5),
+            max_attempts: 3,
+            retry_pause: Duration::from_millis(100),
+            http_concurrency: 8,
+            http_deadline: Duration::from_secs(5),
+            http_body: MIB,
+            log_lines: 100,
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The data directory: who may use it, and where in it each part keeps its files.
+//!
+//! ```text
+//! data/
+//!   FORMAT          the version of this layout, as text
+//!   LOCK            locked by the server that uses the directory
+//!   log/            topics (wharf-log)
+//!   state/          cursors (wharf-state)
+//!   components/     compiled components (wharf-host)
+//! ```
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+/// The layout that this version reads and writes.
+const FORMAT: &str = "1";
+
+/// A data directory that this process has to itself for as long as the value lives.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    // The lock ends when the file is closed, also when the process is killed.
+    _lock: File,
+}
+
+/// Why a data directory can't be used.
+#[derive(Debug, Error)]
+pub enum DataDirError {
+    /// A file or folder in it can't be made, read or locked.
+    #[error("failed to use the data directory: {path}")]
+    Io {
+        /// What was being used.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Another server runs on it.
+    #[error(
+        "the data directory {path} is in use by another server: stop that one, or give this one a `data-dir` of its own"
+    )]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Another version of Wharf wrote it.
+    #[error(
+        "the data directory {path} has format {found:?}, this version of wharf reads format {FORMAT:?}: run the version that wrote it, or give this one a `data-dir` of its own"
+    )]
+    Format {
+        /// The directory.
+        path: PathBuf,
+        /// What its FORMAT file holds.
+        found: String,
+    },
+}
+
+impl DataDir {
+    /// Makes the directory if there is none, checks its format and locks it.
+    pub fn open(path: &Path) -> Result<DataDir, DataDirError> {
+        let at = |path: &Path| {
+            let path = path.to_owned();
+            move |source| DataDirError::Io { path, source }
+        };
+        fs::create_dir_all(path).map_err(at(path))?;
+        let lock_path = path.join("LOCK");
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&lock_path)
+            .map_err(at(&lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(DataDirError::InUse { path: path.to_owned() }),
+            Err(TryLockError::Error(source)) => return Err(at(&lock_path)(source)),
+        }
+        let format_path = path.join("FORMAT");
+        match fs::read_to_string(&format_path) {
+            Ok(found) if found.trim() == FORMAT => {}
+            Ok(found) => {
+                return Err(DataDirError::Format {
+                    path: path.to_owned(),
+                    found: found.trim().chars().take(20).collect(),
+                });
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                write_durably(&format_path, FORMAT).map_err(at(&format_path))?;
+            }
+            Err(error) => return Err(at(&format_path)(error)),
+        }
+        Ok(DataDir { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Where topics are kept.
+    pub fn log(&self) -> PathBuf {
+        self.path.join("log")
+    }
+
+    /// Where cursors are kept.
+    pub fn state(&self) -> PathBuf {
+        self.path.join("state")
+    }
+}
+
+/// Where the compiled components of a data directory are kept. Usable without the lock: files in it appear whole or not
+/// at all.
+pub fn components(data_dir: &Path) -> PathBuf {
+    data_dir.join("components")
+}
+
+fn write_durably(path: &Path, text: &str) -> io::Result<()> {
+    let unfinished = path.with_extension("new");
+    fs::write(&unfinished, format!("{text}\n"))?;
+    File::open(&unfinished)?.sync_all()?;
+    fs::rename(&unfinished, path)?;
+    match path.parent() {
+        Some(folder) => File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_server_is_refused_while_the_first_runs() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = DataDir::open(folder.path()).unwrap();
+        let refusal = DataDir::open(folder.path()).unwrap_err();
+        assert!(matches!(refusal, DataDirError::InUse { .. }), "{refusal}");
+        drop(first);
+        DataDir::open(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn a_directory_of_another_format_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(DataDir::open(folder.path()).unwrap());
+        fs::write(folder.path().join("FORMAT"), "2\n").unwrap();
+        let refusal = DataDir::open(folder.path()).unwrap_err().to_string();
+        assert!(refusal.contains("format \"2\""), "{refusal}");
+    }
+}

@@ -1,0 +1,195 @@
+//! Feeds receivers: for each instance of each receiver one task that reads the lanes it owns, makes batches, calls the
+//! component and moves the cursors.
+//!
+//! A receiver is fed at its own pace from the log; nothing here can delay an agent or another receiver. What a call gives
+//! back decides what happens to each message of the batch:
+//!
+//! | `handle` gives | then |
+//! |---|---|
+//! | an empty list | every message is finished |
+//! | failures | messages not listed are finished; a `retry` is delivered again, alone, after a pause; a `reject` is logged and skipped |
+//! | a fault: trap, deadline, memory, an answer that can't be right | the instance is made anew and the messages are delivered one at a time, with pauses; one that faults alone `max-attempts` times is logged and skipped |
+//! | a time-out in a host call | the same, but it does not count against the message |
+//!
+//! A message is finished in all cases before a later one of its lane is, so order per agent holds.
+
+mod batch;
+mod progress;
+mod status;
+mod worker;
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::runtime::Handle;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use wharf_log::{Durability, LaneSet, Topic};
+use wharf_state::{State, StateError};
+
+use crate::config;
+use crate::telemetry::Metrics;
+use progress::{Keeper, Progress};
+pub use status::{ReceiverState, Status};
+use worker::{Source, Worker};
+
+/// Why deliveries can't start.
+#[derive(Debug, Error)]
+pub enum DeliveryError {
+    /// The cursors can't be read or a first one can't be written.
+    #[error("failed to take up the cursors of receiver {receiver:?} in {topic:?}")]
+    Cursors {
+        /// The receiver.
+        receiver: String,
+        /// The data type.
+        topic: String,
+        /// What the state database said.
+        #[source]
+        source: StateError,
+    },
+    /// A cursor is where the log has never been.
+    #[error(
+        "the cursor of receiver {receiver:?} in {topic:?} stands at offset {next}, but the log has never given out an offset above {reserved}: the log and the state of this data directory do not belong together. Restore both from the same backup, or remove the folder `state` to let every receiver start at the end of the log"
+    )]
+    CursorBeyondLog {
+        /// The receiver.
+        receiver: String,
+        /// The data type.
+        topic: String,
+        /// Where the cursor stands.
+        next: u64,
+        /// The bound of the log.
+        reserved: u64,
+    },
+}
+
+/// One receiver that is ready to be fed.
+pub struct Fed {
+    /// Its settings.
+    pub settings: config::Receiver,
+    /// Its component, loaded.
+    pub receiver: wharf_host::Receiver,
+}
+
+/// A topic as deliveries need to know it.
+#[derive(Clone, Debug)]
+pub struct Feed {
+    /// The topic.
+    pub topic: Topic,
+    /// How durable its records, and so its cursors, are.
+    pub durability: Durability,
+    /// Messages below this offset may have been delivered by an earlier run that could not save its cursors.
+    pub again_below: u64,
+}
+
+/// All deliveries of a server.
+#[derive(Debug)]
+pub struct Delivery {
+    statuses: Vec<Arc<Status>>,
+    workers: TaskTracker,
+    keeper: tokio::task::JoinHandle<bool>,
+    stop: CancellationToken,
+    saved: CancellationToken,
+}
+
+/// Receivers whose cursors are taken up, not yet fed.
+pub struct Prepared {
+    workers: Vec<Worker>,
+    statuses: Vec<Arc<Status>>,
+    progress: Vec<Arc<Progress>>,
+    stop: CancellationToken,
+}
+
+impl Prepared {
+    /// Takes up the cursors of every receiver. One that is new to a type starts at the end of its topic, and that is
+    /// written down durably before any message can arrive: from then on nothing is skipped. Blocks on the disk.
+    pub fn new(
+        receivers: Vec<Fed>,
+        feeds: &HashMap<String, Feed>,
+        state: &State,
+        metrics: &Metrics,
+    ) -> Result<Prepared, DeliveryError> {
+        let mut prepared = Prepared {
+            workers: Vec::new(),
+            statuses: Vec::new(),
+            progress: Vec::new(),
+            stop: CancellationToken::new(),
+        };
+        for Fed { settings, receiver } in receivers {
+            let mut taken_up = Vec::new();
+            for data_type in &settings.types {
+                // The config has been checked: every mapped type is configured.
+                if let Some(feed) = feeds.get(data_type) {
+                    let progress = Arc::new(Progress::take_up(&settings.name, data_type, feed, state)?);
+                    prepared.progress.push(progress.clone());
+                    taken_up.push((data_type.clone(), feed.clone(), progress));
+                }
+            }
+            let lag = taken_up.iter().map(|(_, feed, progress)| (feed.topic.clone(), progress.clone())).collect();
+            let status = Arc::new(Status::new(&settings, &receiver, lag, metrics));
+            let instances = NonZeroUsize::new(settings.instances).unwrap_or(NonZeroUsize::MIN);
+            for index in 0..instances.get() {
+                let lanes = LaneSet::owned_by(index, instances);
+                let sources = taken_up
+                    .iter()
+                    .map(|(data_type, feed, progress)| Source::new(data_type, feed, lanes, progress.clone()))
+                    .collect();
+                let stop = prepared.stop.clone();
+                prepared.workers.push(Worker::new(
+                    receiver.clone(),
+                    &settings,
+                    lanes,
+                    sources,
+                    status.clone(),
+                    stop,
+                ));
+            }
+            prepared.statuses.push(status);
+        }
+        Ok(prepared)
+    }
+
+    /// Starts to feed: guests run on `guests`, cursors are saved every `cursor_interval` from the current runtime.
+    pub fn start(self, guests: &Handle, state: State, cursor_interval: Duration) -> Delivery {
+        let Prepared { workers, statuses, progress, stop } = self;
+        let tasks = TaskTracker::new();
+        for worker in workers {
+            tasks.spawn_on(worker.run(), guests);
+        }
+        tasks.close();
+        let saved = CancellationToken::new();
+        let keeper = Keeper::new(progress, state, cursor_interval);
+        let keeper = tokio::spawn(keeper.run(saved.clone()));
+        Delivery { statuses, workers: tasks, keeper, stop, saved }
+    }
+}
+
+impl Delivery {
+    /// What can be said of each receiver now.
+    pub fn statuses(&self) -> &[Arc<Status>] {
+        &self.statuses
+    }
+
+    /// Stops between batches, lets instances end in an orderly way, and saves the cursors. A call that is running is
+    /// waited for, as long as its receiver's own deadline says and not beyond `deadline`.
+    ///
+    /// Says whether the saved cursors tell all: if not, messages were delivered and not finished, or a cursor could not be
+    /// saved, and what comes again must be marked as a redelivery.
+    pub async fn stop(self, deadline: Instant) -> bool {
+        self.stop.cancel();
+        let ended = timeout_at(deadline, self.workers.wait()).await.is_ok();
+        if !ended {
+            tracing::warn!("receivers were still working when the time to stop was over");
+        }
+        self.saved.cancel();
+        let saved = self.keeper.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "the task that saves cursors ended early");
+            false
+        });
+        ended && saved && !self.statuses.iter().any(|status| status.is_interrupted())
+    }
+}

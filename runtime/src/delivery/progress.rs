@@ -1,0 +1,184 @@
+//! Cursors as deliveries move them, in memory, and the task that saves what has moved.
+//!
+//! A cursor is saved some milliseconds after it moved and without a sync of its own: what a crash redelivers in that
+//! window is ordinary redelivery.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use wharf_log::{Durability, Lane, LaneSet};
+use wharf_state::{Cursor, Cursors, Persist, State};
+
+use super::{DeliveryError, Feed};
+
+/// The cursors of one receiver in one topic, shared by the receiver's instances and the keeper.
+#[derive(Debug)]
+pub struct Progress {
+    receiver: String,
+    topic: String,
+    /// Cursors of a `memory` topic are as volatile as what they point at.
+    volatile: bool,
+    moving: Mutex<Moving>,
+}
+
+#[derive(Debug)]
+struct Moving {
+    cursors: Cursors,
+    changed: LaneSet,
+}
+
+impl Progress {
+    /// Reads the cursors, or starts them at the end of the topic and writes that down.
+    pub fn take_up(receiver: &str, topic: &str, feed: &Feed, state: &State) -> Result<Progress, DeliveryError> {
+        let failed =
+            |source| DeliveryError::Cursors { receiver: receiver.to_owned(), topic: topic.to_owned(), source };
+        let volatile = feed.durability == Durability::Memory;
+        let end = feed.topic.end();
+        let cursors = if volatile {
+            Cursors::at(end)
+        } else if let Some(cursors) = state.cursors(receiver, topic).map_err(failed)? {
+            let (next, reserved) = (highest(&cursors), feed.topic.reserved());
+            if next > reserved {
+                let (receiver, topic) = (receiver.to_owned(), topic.to_owned());
+                return Err(DeliveryError::CursorBeyondLog { receiver, topic, next, reserved });
+            }
+            cursors
+        } else {
+            let cursors = Cursors::at(end);
+            state.save(receiver, topic, cursors.iter(), Persist::Sync).map_err(failed)?;
+            cursors
+        };
+        Ok(Progress {
+            receiver: receiver.to_owned(),
+            topic: topic.to_owned(),
+            volatile,
+            moving: Mutex::new(Moving { cursors, changed: LaneSet::EMPTY }),
+        })
+    }
+
+    /// The lowest offset of these lanes that is not known to be finished.
+    pub fn next(&self, lanes: LaneSet) -> u64 {
+        let moving = self.lock();
+        lanes.iter().map(|lane| moving.cursors.get(lane).next()).min().unwrap_or(u64::MAX)
+    }
+
+    /// Whether a message is finished.
+    pub fn is_finished(&self, lane: Lane, offset: u64) -> bool {
+        self.lock().cursors.get(lane).is_finished(offset)
+    }
+
+    /// Records one finished message while earlier ones of its lane may not be.
+    pub fn finish(&self, lane: Lane, offset: u64) {
+        let mut moving = self.lock();
+        // A full cursor forgets this one: after a crash the message would be delivered once more.
+        let _ = moving.cursors.get_mut(lane).finish(offset);
+        moving.changed.insert(lane);
+    }
+
+    /// Records that everything below `end` is finished in these lanes.
+    pub fn advance(&self, lanes: LaneSet, end: u64) {
+        let mut moving = self.lock();
+        for lane in lanes.iter() {
+            let cursor = moving.cursors.get_mut(lane);
+            if cursor.next() < end {
+                cursor.advance_to(end);
+                moving.changed.insert(lane);
+            }
+        }
+    }
+
+    /// The lowest offset of all lanes that is not known to be finished.
+    pub fn lowest(&self) -> u64 {
+        self.lock().cursors.min_next()
+    }
+
+    fn take_changed(&self) -> Vec<(Lane, Cursor)> {
+        let mut moving = self.lock();
+        let changed = std::mem::take(&mut moving.changed);
+        if self.volatile {
+            return Vec::new();
+        }
+        changed.iter().map(|lane| (lane, moving.cursors.get(lane).clone())).collect()
+    }
+
+    fn put_back(&self, lanes: impl Iterator<Item = Lane>) {
+        let mut moving = self.lock();
+        for lane in lanes {
+            moving.changed.insert(lane);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Moving> {
+        // Every change is a single step, so what a panicking thread left behind is whole.
+        self.moving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn highest(cursors: &Cursors) -> u64 {
+    cursors.iter().map(|(_, cursor)| cursor.runs().last().map_or(cursor.next(), |run| run.end)).max().unwrap_or(0)
+}
+
+/// Saves what has moved, again and again.
+#[derive(Clone)]
+pub struct Keeper {
+    progress: Vec<Arc<Progress>>,
+    state: State,
+    interval: Duration,
+    failing: bool,
+}
+
+impl Keeper {
+    /// A keeper of these cursors.
+    pub fn new(progress: Vec<Arc<Progress>>, state: State, interval: Duration) -> Keeper {
+        Keeper { progress, state, interval, failing: false }
+    }
+
+    /// Saves every interval until `stop`, then once more, durably. Says whether that last save took everything in.
+    pub async fn run(mut self, stop: CancellationToken) -> bool {
+        while tokio::time::timeout(self.interval, stop.cancelled()).await.is_err() {
+            self = self.save(Persist::Buffered).await;
+        }
+        !self.save(Persist::Sync).await.failing
+    }
+
+    async fn save(self, persist: Persist) -> Keeper {
+        let mut keeper = self;
+        let mut again = keeper.clone();
+        let saving = tokio::task::spawn_blocking(move || {
+            keeper.save_all(persist);
+            keeper
+        });
+        saving.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "saving cursors ended early");
+            again.failing = true;
+            again
+        })
+    }
+
+    fn save_all(&mut self, persist: Persist) {
+        for progress in &self.progress {
+            let changed = progress.take_changed();
+            if changed.is_empty() {
+                continue;
+            }
+            let cursors = changed.iter().map(|(lane, cursor)| (*lane, cursor));
+            match self.state.save(&progress.receiver, &progress.topic, cursors, persist) {
+                Ok(()) if self.failing => {
+                    self.failing = false;
+                    tracing::info!("cursors are saved again");
+                }
+                Ok(()) => {}
+                Err(error) => {
+                    progress.put_back(changed.iter().map(|(lane, _)| *lane));
+                    // Said once, not ten times a second: nothing is lost while it lasts, only delivered again after a crash.
+                    if !self.failing {
+                        self.failing = true;
+                        let error: &dyn std::error::Error = &error;
+                        tracing::error!(error, "failed to save cursors; after a crash messages would be delivered again");
+                    }
+                }
+            }
+        }
+    }
+}

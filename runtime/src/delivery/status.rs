@@ -1,0 +1,133 @@
+//! What can be said of a receiver at any moment, kept by its workers, read by the admin interface and the metrics.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus_client::metrics::counter::Counter;
+use wharf_log::Topic;
+
+use super::progress::Progress;
+use crate::config;
+use crate::telemetry::{Metrics, ReceiverLabel};
+
+/// Text of a fault that is kept for the status; the log has all of it.
+const MAX_ERROR_CHARS: usize = 500;
+
+/// How a receiver is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReceiverState {
+    /// All its instances work.
+    Running,
+    /// At least one instance is being made anew after a fault.
+    Restarting,
+}
+
+impl ReceiverState {
+    /// The word for it in the admin interface.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ReceiverState::Running => "running",
+            ReceiverState::Restarting => "restarting",
+        }
+    }
+}
+
+/// One receiver's numbers.
+#[derive(Debug)]
+pub struct Status {
+    /// Its name.
+    pub name: String,
+    /// The path of its component.
+    pub component: String,
+    /// The SHA-256 of its component, in hexadecimal.
+    pub digest: String,
+    /// The data types mapped to it.
+    pub types: Vec<String>,
+    /// How many instances it has.
+    pub instances: usize,
+    /// Messages finished.
+    pub handled: Counter,
+    /// Calls that ended in a fault.
+    pub faults: Counter,
+    /// Messages that it asked to get again.
+    pub retried: Counter,
+    /// Messages that were given up.
+    pub skipped: Counter,
+    /// Offsets that could not be served.
+    pub lost: Counter,
+    /// Instances made.
+    pub instances_started: Counter,
+    topics: Vec<(Topic, Arc<Progress>)>,
+    restarting: AtomicUsize,
+    interrupted: AtomicBool,
+    last_error: Mutex<Option<String>>,
+}
+
+impl Status {
+    pub(super) fn new(
+        settings: &config::Receiver,
+        receiver: &wharf_host::Receiver,
+        topics: Vec<(Topic, Arc<Progress>)>,
+        metrics: &Metrics,
+    ) -> Status {
+        let label = ReceiverLabel::new(&settings.name);
+        Status {
+            name: settings.name.clone(),
+            component: settings.component.display().to_string(),
+            digest: receiver.digest().to_owned(),
+            types: settings.types.clone(),
+            instances: settings.instances,
+            handled: metrics.handled.get_or_create_owned(&label),
+            faults: metrics.faults.get_or_create_owned(&label),
+            retried: metrics.retried.get_or_create_owned(&label),
+            skipped: metrics.skipped.get_or_create_owned(&label),
+            lost: metrics.lost.get_or_create_owned(&label),
+            instances_started: metrics.instances_started.get_or_create_owned(&label),
+            topics,
+            restarting: AtomicUsize::new(0),
+            interrupted: AtomicBool::new(false),
+            last_error: Mutex::new(None),
+        }
+    }
+
+    /// How it is doing.
+    pub fn state(&self) -> ReceiverState {
+        match self.restarting.load(Ordering::Relaxed) {
+            0 => ReceiverState::Running,
+            _ => ReceiverState::Restarting,
+        }
+    }
+
+    /// How many offsets lie between its slowest lanes and the ends of its topics: an upper bound of the messages that
+    /// wait for it, since offsets may have gaps.
+    pub fn lag(&self) -> u64 {
+        self.topics.iter().map(|(topic, progress)| topic.end().saturating_sub(progress.lowest())).sum()
+    }
+
+    /// What went wrong last, if anything did.
+    pub fn last_error(&self) -> Option<String> {
+        self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn failed(&self, what: &dyn std::fmt::Display) {
+        let text = what.to_string().chars().take(MAX_ERROR_CHARS).collect();
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+    }
+
+    /// Whether the server stopped while messages were delivered and not finished.
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Acquire)
+    }
+
+    pub(super) fn interrupted(&self) {
+        self.interrupted.store(true, Ordering::Release);
+    }
+
+    pub(super) fn restarting(&self) {
+        self.restarting.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn restarted(&self) {
+        self.restarting.fetch_sub(1, Ordering::Relaxed);
+    }
+}

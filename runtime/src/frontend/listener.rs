@@ -1,0 +1,195 @@
+//! Accepts connections and serves HTTP/1.1 on them, within bounds: how many, how long a request's head may take, and how
+//! a connection ends.
+//!
+//! It is the seam of every listener: `run(listener, routes, stop)` returns when the last connection has ended.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router as Routes;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::telemetry::{ListenerLabel, Metrics};
+
+/// The most that the head of a request may take: request line and headers. Ample for tokens and cookies; hyper refuses
+/// more with 431.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
+/// How long a closed connection is still read, and what arrives thrown away. A client that is in the middle of sending
+/// would otherwise get a reset in place of the refusal that was written to it (RFC 9112, 9.6).
+const LINGER: Duration = Duration::from_secs(2);
+/// The pause after a failed accept (out of file descriptors): without it the loop would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// What a connection beyond the bound is told.
+const TURNED_AWAY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+content-type: application/json; charset=utf-8\r\n\
+content-length: 99\r\n\
+retry-after: 1\r\n\
+connection: close\r\n\r\n\
+{\"error\":\"overloaded\",\"message\":\"the server has as many connections as it may\",\"retry_after_ms\":1000}";
+
+/// What a listener is told about itself.
+#[derive(Debug)]
+pub struct Listener {
+    /// The bound socket.
+    pub socket: TcpListener,
+    /// Its name in the metrics.
+    pub name: &'static str,
+    /// Connections that may be open at once.
+    pub max_connections: usize,
+    /// How long the head of a request may take to arrive; also how long a connection may idle between requests.
+    pub head_timeout: Duration,
+}
+
+/// Accepts and serves until `stop` is cancelled, then lets the requests that are being answered end.
+pub async fn run(listener: Listener, routes: Routes, metrics: Arc<Metrics>, stop: CancellationToken) {
+    let Listener { socket, name, max_connections, head_timeout } = listener;
+    let label = ListenerLabel { listener: name };
+    let open = metrics.connections.get_or_create_owned(&label);
+    let refused = metrics.connections_refused.get_or_create_owned(&label);
+    let places = Arc::new(Semaphore::new(max_connections));
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(head_timeout).max_header_size(MAX_HEAD_BYTES);
+    let connections = TaskTracker::new();
+    loop {
+        let stream = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = socket.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(listener = name, %error, "failed to accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
+        };
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            refused.inc();
+            turn_away(stream);
+            continue;
+        };
+        // Answers are small and awaited: waiting to fill a packet would only delay them.
+        let _ = stream.set_nodelay(true);
+        let service = TowerToHyperService::new(routes.clone());
+        let connection = http.serve_connection(TokioIo::new(Stream::new(stream, place)), service).with_upgrades();
+        let (open, stop) = (open.clone(), stop.clone());
+        connections.spawn(async move {
+            open.inc();
+            let mut connection = std::pin::pin!(connection);
+            let ended = tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = stop.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = ended {
+                tracing::debug!(listener = name, %error, "a connection ended with an error");
+            }
+            open.dec();
+        });
+    }
+    drop(socket);
+    connections.close();
+    connections.wait().await;
+}
+
+/// Answers 503 without reading. Not counted as a connection, so it may not wait: what does not fit into the socket's
+/// buffer, which is empty, is lost.
+fn turn_away(stream: TcpStream) {
+    if stream.try_write(TURNED_AWAY).is_ok() {
+        tokio::spawn(linger(stream, None));
+    }
+}
+
+/// A connection that ends gently: dropped, it is closed for writing and read a little longer.
+#[derive(Debug)]
+struct Stream {
+    /// Empty only while it is being dropped.
+    inner: Option<TcpStream>,
+    place: Option<OwnedSemaphorePermit>,
+}
+
+impl Stream {
+    fn new(stream: TcpStream, place: OwnedSemaphorePermit) -> Stream {
+        Stream { inner: Some(stream), place: Some(place) }
+    }
+
+    fn project(self: Pin<&mut Self>) -> io::Result<Pin<&mut TcpStream>> {
+        self.get_mut().inner.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if let (Some(stream), Ok(runtime)) = (self.inner.take(), Handle::try_current()) {
+            runtime.spawn(linger(stream, self.place.take()));
+        }
+    }
+}
+
+async fn linger(mut stream: TcpStream, place: Option<OwnedSemaphorePermit>) {
+    let discard = async {
+        if stream.shutdown().await.is_ok() {
+            let mut scratch = vec![0; 8 * 1024];
+            while matches!(stream.read(&mut scratch).await, Ok(read) if read > 0) {}
+        }
+    };
+    let _ = tokio::time::timeout(LINGER, discard).await;
+    drop(place);
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.project()?.poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.project()?.poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.project()?.poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.project()?.poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.project()?.poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::TURNED_AWAY;
+
+    #[test]
+    fn what_a_turned_away_connection_is_told_has_the_length_it_says() {
+        let text = std::str::from_utf8(TURNED_AWAY).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{}", body.len());
+        serde_json::from_str::<serde_json::Value>(body).unwrap();
+    }
+}

@@ -1,0 +1,329 @@
+//! Puts the parts together, runs them, and ends them in an orderly way.
+//!
+//! Nothing listens before everything that can be wrong in the config, the components and the data directory has been
+//! looked at. On the way down the order is that of the data: first nothing more is accepted, then what was read is
+//! answered, then receivers end, then cursors and topics are closed.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::Router as Routes;
+use axum::middleware::from_fn_with_state;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use wharf_log::{Log, OpenError, TopicOptions, TopicRecovery};
+use wharf_state::{State, StateError};
+
+use crate::admin::{self, Admin};
+use crate::components::{self, ComponentErrors};
+use crate::config::Config;
+use crate::data_dir::{DataDir, DataDirError};
+use crate::delivery::{DeliveryError, Fed, Feed, Prepared};
+use crate::frontend::guard::{self, Guard};
+use crate::frontend::listener::{self, Listener};
+use crate::frontend::pages::{self, Page, Pages};
+use crate::frontend::{self, Frontend};
+use crate::router::Router;
+use crate::telemetry::Metrics;
+
+/// Connections of operators and scrapers that may be open at once. They are few; the bound only keeps a broken scraper
+/// from taking every file descriptor.
+const MAX_ADMIN_CONNECTIONS: usize = 256;
+
+/// Where a server listens.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    /// For agents and browsers.
+    pub agents: SocketAddr,
+    /// For operators.
+    pub admin: SocketAddr,
+    /// Receivers that serve a page.
+    pub pages: Vec<String>,
+}
+
+/// Why a server does not run.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// What the config names can't be run: the operator's to mend.
+    #[error(transparent)]
+    Components(#[from] ComponentErrors),
+    /// The data directory can't be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The log can't be opened.
+    #[error("failed to open the log")]
+    Log(#[source] OpenError),
+    /// The state database can't be opened.
+    #[error("failed to open the state database")]
+    State(#[source] StateError),
+    /// Receivers can't be fed.
+    #[error(transparent)]
+    Delivery(#[from] DeliveryError),
+    /// An address can't be listened on.
+    #[error("failed to listen on {address} ({key})")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Its key in the config.
+        key: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Threads or tasks can't be started.
+    #[error("failed to start a runtime or a task")]
+    Start(#[source] io::Error),
+}
+
+/// Runs a server until `shutdown` is cancelled and everything has ended. `listening` is told the addresses once they are
+/// bound.
+pub async fn run(
+    config: Config,
+    listening: impl FnOnce(&Addresses),
+    shutdown: CancellationToken,
+) -> Result<(), ServeError> {
+    let started = Instant::now();
+    let metrics = Arc::new(Metrics::new());
+    let data_dir = DataDir::open(&config.data_dir)?;
+    let fed = components::load(&components::host(&config)?, &config).await?;
+    let stored = Stored::open(&data_dir, &config).await?;
+    let guests = guest_runtime(config.host.threads).map_err(ServeError::Start)?;
+    let outcome = serve(config, started, metrics, fed, stored, &guests, listening, shutdown).await;
+    // What still runs there has been told to end and had its time.
+    guests.shutdown_background();
+    outcome
+}
+
+#[expect(clippy::too_many_arguments, reason = "the parts are made in one place and put together in the other")]
+async fn serve(
+    config: Config,
+    started: Instant,
+    metrics: Arc<Metrics>,
+    fed: Vec<Fed>,
+    stored: Stored,
+    guests: &Runtime,
+    listening: impl FnOnce(&Addresses),
+    shutdown: CancellationToken,
+) -> Result<(), ServeError> {
+    let Stored { log, state, feeds } = stored;
+    let pages: BTreeMap<String, Page> = fed.iter().map(|fed| (fed.settings.name.clone(), page(fed))).collect();
+    let prepared = {
+        let (feeds, state, metrics) = (feeds.clone(), state.clone(), metrics.clone());
+        blocking(move || Prepared::new(fed, &feeds, &state, &metrics)).await??
+    };
+    let agents_socket = bind(config.listen.agents, "listen.agents").await?;
+    let admin_socket = bind(config.listen.admin, "listen.admin").await?;
+    let addresses = Addresses {
+        agents: agents_socket.local_addr().map_err(ServeError::Start)?,
+        admin: admin_socket.local_addr().map_err(ServeError::Start)?,
+        pages: pages
+            .iter()
+            .filter(|(_, page)| page.receiver.serves_pages())
+            .map(|(name, _)| name.clone())
+            .collect(),
+    };
+
+    let delivery = prepared.start(guests.handle(), state.clone(), config.state.cursor_interval);
+    let sockets = TaskTracker::new();
+    let topics = config.types.iter().filter_map(|data_type| {
+        feeds.get(&data_type.name).map(|feed| (data_type.name.clone(), feed.topic.clone()))
+    });
+    let frontend = Arc::new(Frontend {
+        router: Arc::new(Router::new(
+            topics.collect(),
+            config.limits.append_wait,
+            &metrics,
+            shutdown.clone(),
+        )),
+        limits: wharf_protocol::Limits {
+            max_depth: config.limits.max_depth,
+            max_calls: config.limits.max_calls,
+        },
+        max_frame: usize_of(config.limits.max_frame),
+        max_unanswered: config.limits.max_unanswered,
+        request_timeout: config.limits.request_timeout,
+        stop: shutdown.clone(),
+        sockets: sockets.clone(),
+    });
+    let pages = Arc::new(Pages {
+        receivers: pages,
+        guests: guests.handle().clone(),
+        request_timeout: config.limits.request_timeout,
+        metrics: metrics.clone(),
+        stop: shutdown.clone(),
+        sockets: sockets.clone(),
+    });
+    let admin = Arc::new(Admin {
+        started,
+        ready: AtomicBool::new(true),
+        types: config
+            .types
+            .iter()
+            .filter_map(|data_type| {
+                let feed = feeds.get(&data_type.name)?;
+                Some((data_type.name.clone(), data_type.durability, feed.topic.clone()))
+            })
+            .collect(),
+        receivers: delivery.statuses().to_vec(),
+        metrics: metrics.clone(),
+    });
+
+    let agent_routes = guarded(
+        pages::routes(pages).merge(frontend::agent_routes(frontend)),
+        addresses.agents,
+        &config,
+    );
+    let admin_routes = guarded(admin::routes(admin.clone()), addresses.admin, &config);
+    let agents = tokio::spawn(listener::run(
+        Listener {
+            socket: agents_socket,
+            name: "agents",
+            max_connections: config.limits.max_connections,
+            head_timeout: config.limits.request_timeout,
+        },
+        agent_routes,
+        metrics.clone(),
+        shutdown.clone(),
+    ));
+    let admin_stop = CancellationToken::new();
+    let operators = tokio::spawn(listener::run(
+        Listener {
+            socket: admin_socket,
+            name: "admin",
+            max_connections: MAX_ADMIN_CONNECTIONS,
+            head_timeout: config.limits.request_timeout,
+        },
+        admin_routes,
+        metrics,
+        admin_stop.clone(),
+    ));
+    tracing::info!(agents = %addresses.agents, admin = %addresses.admin, "listening");
+    listening(&addresses);
+
+    shutdown.cancelled().await;
+    tracing::info!("stopping");
+    admin.ready.store(false, Ordering::Release);
+    let deadline = tokio::time::Instant::now() + config.limits.shutdown_timeout;
+    sockets.close();
+    let answered = async {
+        let _ = agents.await;
+        sockets.wait().await;
+    };
+    if tokio::time::timeout_at(deadline, answered).await.is_err() {
+        tracing::warn!("connections were still open when the time to stop was over");
+    }
+    if delivery.stop(deadline).await {
+        log.close().await;
+    } else {
+        // As after a crash: what comes again may have been delivered before, and will be marked so.
+        blocking(move || drop(log)).await?;
+    }
+    admin_stop.cancel();
+    let _ = tokio::time::timeout(Duration::from_secs(1), operators).await;
+    // Closing the database waits for the disk.
+    blocking(move || drop(state)).await?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// What is kept in the data directory.
+struct Stored {
+    log: Log,
+    state: State,
+    feeds: HashMap<String, Feed>,
+}
+
+impl Stored {
+    async fn open(data_dir: &DataDir, config: &Config) -> Result<Stored, ServeError> {
+        let options = config
+            .types
+            .iter()
+            .map(|data_type| TopicOptions {
+                name: data_type.name.clone(),
+                durability: data_type.durability,
+                segment_bytes: config.log.segment_size,
+                queue_bytes: usize_of(config.log.queue_size),
+                tail_bytes: usize_of(config.log.tail_size),
+            })
+            .collect();
+        let (log_path, state_path) = (data_dir.log(), data_dir.state());
+        let (log, state) = blocking(move || {
+            let log = Log::open(&log_path, options).map_err(ServeError::Log)?;
+            let state = State::open(&state_path).map_err(ServeError::State)?;
+            Ok::<_, ServeError>((log, state))
+        })
+        .await??;
+        log.recovery().iter().for_each(report);
+        let stopped_cleanly: HashMap<&str, bool> =
+            log.recovery().iter().map(|recovery| (recovery.topic.as_str(), recovery.clean)).collect();
+        let feeds = config
+            .types
+            .iter()
+            .filter_map(|data_type| {
+                let name = data_type.name.clone();
+                let topic = log.topic(&name)?.clone();
+                // A clean stop saved the cursors as they were.
+                let clean = stopped_cleanly.get(name.as_str()).copied().unwrap_or(false);
+                let again_below = if clean { 0 } else { topic.end() };
+                Some((name, Feed { durability: data_type.durability, again_below, topic }))
+            })
+            .collect();
+        Ok(Stored { log, state, feeds })
+    }
+}
+
+/// Says what a topic lost. After a kill there is nothing to say: what is cut off then was never acknowledged.
+fn report(recovery: &TopicRecovery) {
+    let topic = &recovery.topic;
+    if let Some(cut) = &recovery.cut {
+        tracing::warn!(log.topic = topic, file = %cut.file.display(), position = cut.position, bytes = cut.bytes, offsets = ?cut.offsets, "cut off an unfinished write");
+    }
+    if !recovery.lost.is_empty() {
+        tracing::error!(log.topic = topic, offsets = ?recovery.lost, "these offsets are damaged and can't be served");
+    }
+    if recovery.bound_lost {
+        tracing::error!(log.topic = topic, next = recovery.next, "the file `bound` was damaged or missing; offsets go on far above those that are known");
+    }
+    for file in &recovery.ignored {
+        tracing::warn!(log.topic = topic, file = %file.display(), "ignored a file that is not part of the log");
+    }
+}
+
+fn page(fed: &Fed) -> Page {
+    Page { receiver: fed.receiver.clone(), max_body: usize_of(fed.settings.http_body) }
+}
+
+/// Every request passes the guard first.
+fn guarded(routes: Routes, address: SocketAddr, config: &Config) -> Routes {
+    let guard = Guard::new(address, &config.listen.allowed_hosts, &config.listen.allowed_origins);
+    routes.layer(from_fn_with_state(Arc::new(guard), guard::check))
+}
+
+async fn bind(address: SocketAddr, key: &'static str) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address).await.map_err(|source| ServeError::Bind { address, key, source })
+}
+
+/// Guests have threads of their own: however busy they are, sockets and disk are served.
+fn guest_runtime(threads: usize) -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name("guests")
+        .enable_all()
+        .build()
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ServeError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| ServeError::Start(io::Error::other(error)))
+}
+
+/// A size of the config as a length in memory.
+fn usize_of(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,166 @@
+//! What an operator sees of a running server: log lines on standard error and the numbers at `/metrics`.
+//!
+//! The numbers are plain counters that the parts of the server bump; nothing here knows what they mean to delivery or to
+//! a frontend. Everything has a bounded number of label values: types, receivers and error codes all come from the config
+//! or from the code, never from an agent.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use tracing_subscriber::EnvFilter;
+
+/// What is logged when `WHARF_LOG` does not say otherwise: our own news and the lines of guests, and only warnings of
+/// libraries.
+const DEFAULT_FILTER: &str = "warn,wharf=info,wharf_host=info,wharf_log=info,wharf_state=info,guest=info";
+
+/// Starts logging to standard error, filtered by the environment variable `WHARF_LOG` (the syntax of
+/// `tracing_subscriber::EnvFilter`).
+pub fn start_logging() {
+    let filter = EnvFilter::try_from_env("WHARF_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
+    // A second call (tests start several servers in one process) keeps the first one's settings.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}
+
+/// The numbers of one server.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Open connections, by listener.
+    pub connections: Family<ListenerLabel, Gauge>,
+    /// Connections turned away because `limits.max-connections` was reached.
+    pub connections_refused: Family<ListenerLabel, Counter>,
+    /// Messages that were stored as durably as their type says and acknowledged.
+    pub accepted: Family<TypeLabel, Counter>,
+    /// Bytes of the bodies of accepted messages.
+    pub accepted_bytes: Family<TypeLabel, Counter>,
+    /// Calls and frames that were refused, by error code.
+    pub refused: Family<CodeLabel, Counter>,
+    /// Messages that a receiver finished.
+    pub handled: Family<ReceiverLabel, Counter>,
+    /// Calls of a receiver that ended in a fault: a trap, a deadline, memory.
+    pub faults: Family<ReceiverLabel, Counter>,
+    /// Messages that a receiver asked to get again.
+    pub retried: Family<ReceiverLabel, Counter>,
+    /// Messages that were given up: rejected, or failed alone too often.
+    pub skipped: Family<ReceiverLabel, Counter>,
+    /// Offsets that could not be served to a receiver because they were lost.
+    pub lost: Family<ReceiverLabel, Counter>,
+    /// Instances made, first ones and later ones.
+    pub instances_started: Family<ReceiverLabel, Counter>,
+    /// Browsers connected to a receiver's live updates.
+    pub live_browsers: Family<ReceiverLabel, Gauge>,
+}
+
+/// Which listener.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ListenerLabel {
+    /// `agents` or `admin`.
+    pub listener: &'static str,
+}
+
+/// Which data type.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct TypeLabel {
+    /// The name of a configured data type.
+    pub r#type: String,
+}
+
+/// Which error code.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CodeLabel {
+    /// A code of the protocol.
+    pub code: &'static str,
+}
+
+/// Which receiver.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReceiverLabel {
+    /// The name of a configured receiver.
+    pub receiver: String,
+}
+
+impl ReceiverLabel {
+    /// The label of one receiver.
+    pub fn new(receiver: &str) -> ReceiverLabel {
+        ReceiverLabel { receiver: receiver.to_owned() }
+    }
+}
+
+impl Metrics {
+    /// All numbers at zero.
+    pub fn new() -> Metrics {
+        let mut metrics = Metrics {
+            registry: Registry::with_prefix("wharf"),
+            connections: Family::default(),
+            connections_refused: Family::default(),
+            accepted: Family::default(),
+            accepted_bytes: Family::default(),
+            refused: Family::default(),
+            handled: Family::default(),
+            faults: Family::default(),
+            retried: Family::default(),
+            skipped: Family::default(),
+            lost: Family::default(),
+            instances_started: Family::default(),
+            live_browsers: Family::default(),
+        };
+        let registry = &mut metrics.registry;
+        registry.register("connections", "Open connections", metrics.connections.clone());
+        registry.register(
+            "connections_refused",
+            "Connections turned away at the bound",
+            metrics.connections_refused.clone(),
+        );
+        registry.register("messages_accepted", "Messages stored and acknowledged", metrics.accepted.clone());
+        registry.register(
+            "accepted_body_bytes",
+            "Bytes of the bodies of accepted messages",
+            metrics.accepted_bytes.clone(),
+        );
+        registry.register("calls_refused", "Calls and frames refused, by code", metrics.refused.clone());
+        registry.register("messages_handled", "Messages finished by a receiver", metrics.handled.clone());
+        registry.register("receiver_faults", "Calls of a receiver that ended in a fault", metrics.faults.clone());
+        registry.register(
+            "messages_retried",
+            "Messages that a receiver asked to get again",
+            metrics.retried.clone(),
+        );
+        registry.register(
+            "messages_skipped",
+            "Messages that were given up for a receiver",
+            metrics.skipped.clone(),
+        );
+        registry.register(
+            "offsets_lost",
+            "Offsets that could not be served to a receiver",
+            metrics.lost.clone(),
+        );
+        registry.register(
+            "instances_started",
+            "Instances made of a receiver's component",
+            metrics.instances_started.clone(),
+        );
+        registry.register(
+            "live_browsers",
+            "Browsers connected to a receiver's live updates",
+            metrics.live_browsers.clone(),
+        );
+        metrics
+    }
+
+    /// All numbers in the OpenMetrics text format.
+    pub fn render(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Metrics::new()
+    }
+}

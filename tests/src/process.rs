@@ -1,0 +1,91 @@
+//! One running `wharf`, from its start to its end, whatever its command.
+
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+
+use crate::files;
+use crate::log::Log;
+use crate::wait::within;
+
+/// Lines that a failing test shows.
+const SHOWN_LINES: usize = 40;
+
+/// The process. It is killed when the value is dropped.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    /// The lines of its standard output.
+    pub stdout: Log,
+    /// The lines of its standard error, where it logs.
+    pub log: Log,
+}
+
+impl Process {
+    /// Starts `wharf` in a folder, with nothing on standard input.
+    pub fn start(folder: &Path, args: &[&str]) -> Process {
+        let (stdout, stdout_writer) = std::io::pipe().expect("a pipe can be made");
+        let (stderr, stderr_writer) = std::io::pipe().expect("a pipe can be made");
+        let child = command(folder)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(stdout_writer)
+            .stderr(stderr_writer)
+            .spawn()
+            .expect("wharf can be started");
+        Process { child, stdout: Log::follow(stdout), log: Log::follow(stderr) }
+    }
+
+    /// Sends SIGTERM.
+    pub fn terminate(&self) {
+        let pid =
+            self.child.id().and_then(|id| Pid::from_raw(id.try_into().expect("a process id is an i32")));
+        kill_process(pid.expect("the process runs"), Signal::TERM).expect("the process can be told to stop");
+    }
+
+    /// Waits for the end of the process and of its output.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let status =
+            within("the process to end", self.child.wait()).await.expect("a child can be waited for");
+        self.log.ended().await;
+        self.stdout.ended().await;
+        status
+    }
+
+    /// Tells it to stop, expects that it does so in an orderly way, and gives all that it had logged.
+    pub async fn stop(mut self) -> Log {
+        self.terminate();
+        let status = self.ended().await;
+        assert_eq!(status.code(), Some(0), "an orderly stop ends with 0");
+        self.log.clone()
+    }
+
+    /// Ends it as a crash would, and gives all that it had logged.
+    pub async fn kill(mut self) -> Log {
+        self.child.start_kill().expect("the process was not waited for");
+        self.ended().await;
+        self.log.clone()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let lines = self.log.lines();
+            let shown = lines.len().saturating_sub(SHOWN_LINES);
+            eprintln!("the last lines of a log:\n{}", lines[shown..].join("\n"));
+        }
+    }
+}
+
+/// The binary, in an environment that can't change what it does. It is killed with the value that owns it.
+pub(crate) fn command(folder: &Path) -> Command {
+    let mut command = Command::new(files::wharf());
+    command.current_dir(folder).kill_on_drop(true);
+    for variable in ["WHARF_LOG", "WHARF_CONFIG", "WHARF_ADMIN", "NO_COLOR"] {
+        command.env_remove(variable);
+    }
+    command
+}

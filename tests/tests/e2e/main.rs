@@ -1,0 +1,14 @@
+//! What Wharf promises, tried on the real binary from outside. One file a subject; each test has a server of its own.
+
+mod clients;
+mod codes;
+mod config;
+mod connections;
+mod durability;
+mod frames;
+mod overload;
+mod pages;
+mod poison;
+mod receivers;
+mod shutdown;
+mod status;
