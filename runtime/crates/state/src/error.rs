@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use wharf_log::{LANES, Lane};
+use wharf_log::LANES;
 
 use crate::layout::MAX_NAME;
 
@@ -70,24 +70,20 @@ pub enum StateError {
     },
 
     /// A key of the database is not one that Wharf writes.
-    #[error("understand the key {key:?} in the state database: {problem}")]
+    #[error("understand the key {key:?} in the state database: expected the names of a receiver and a topic")]
     DamagedKey {
         /// The key, with bytes that are not printable escaped.
         key: String,
-        /// What is wrong with it.
-        problem: &'static str,
     },
 
-    /// The stored cursor of a lane is missing or not one that Wharf writes. The start for this lane is not guessed.
-    #[error("understand the stored cursor of receiver {receiver:?} in topic {topic:?}, lane {}: {problem}", .lane.index())]
-    DamagedCursor {
+    /// The stored cursors are not ones that Wharf writes. Where they were is not guessed.
+    #[error("understand the stored cursors of receiver {receiver:?} in topic {topic:?}: {problem}")]
+    DamagedCursors {
         /// The receiver.
         receiver: String,
         /// The topic.
         topic: String,
-        /// The lane.
-        lane: Lane,
-        /// What is wrong with it.
+        /// What is wrong with them.
         problem: String,
     },
 }

@@ -83,34 +83,9 @@ impl State {
     ///
     /// # Errors
     ///
-    /// [`StateError::DamagedCursor`] if one of them is missing or damaged, [`StateError::Read`], or a failure to open the
-    /// database again.
+    /// [`StateError::DamagedCursors`], [`StateError::Read`], or a failure to open the database again.
     pub fn cursors(&self, receiver: &str, topic: &str) -> Result<Option<Cursors>, StateError> {
-        let prefix = layout::prefix(receiver, topic)?;
-        let damaged = |lane, problem| StateError::DamagedCursor {
-            receiver: receiver.to_owned(),
-            topic: topic.to_owned(),
-            lane,
-            problem,
-        };
-        let mut guard = self.lock();
-        let open = self.opened(&mut guard)?;
-
-        let mut cursors = Cursors::at(0);
-        let mut found = LaneSet::EMPTY;
-        for lane in LaneSet::ALL.iter() {
-            let value =
-                open.cursors.get(layout::key(&prefix, lane)).map_err(|source| self.read_error(source))?;
-            if let Some(value) = value {
-                *cursors.get_mut(lane) = layout::decode(&value).map_err(|problem| damaged(lane, problem))?;
-                found.insert(lane);
-            }
-        }
-        match LaneSet::ALL.iter().find(|&lane| !found.contains(lane)) {
-            None => Ok(Some(cursors)),
-            Some(_) if found.is_empty() => Ok(None),
-            Some(lane) => Err(damaged(lane, "it is missing".to_owned())),
-        }
+        self.read(self.opened(&mut self.lock())?, receiver, topic)
     }
 
     /// Saves the `changed` cursors of `receiver` in `topic` in one atomic write.
@@ -129,31 +104,36 @@ impl State {
         changed: impl IntoIterator<Item = (Lane, &'a Cursor)>,
         persist: Persist,
     ) -> Result<(), StateError> {
-        let prefix = layout::prefix(receiver, topic)?;
+        let key = layout::key(receiver, topic)?;
+        let mut cursors = Cursors::at(0);
+        let mut lanes = LaneSet::EMPTY;
+        for (lane, cursor) in changed {
+            cursors.get_mut(lane).clone_from(cursor);
+            lanes.insert(lane);
+        }
+        if lanes.is_empty() {
+            return Ok(());
+        }
+
         let mut guard = self.lock();
         let open = self.opened(&mut guard)?;
+        if lanes != LaneSet::ALL {
+            let stored = self.read(open, receiver, topic)?.ok_or_else(|| StateError::FirstSave {
+                receiver: receiver.to_owned(),
+                topic: topic.to_owned(),
+                found: lanes.len(),
+            })?;
+            for (lane, cursor) in stored.iter().filter(|(lane, _)| !lanes.contains(*lane)) {
+                cursors.get_mut(lane).clone_from(cursor);
+            }
+        }
 
         let mode = match persist {
             Persist::Buffered => PersistMode::Buffer,
             Persist::Sync => PersistMode::SyncData,
         };
         let mut batch = open.database.batch().durability(Some(mode));
-        let mut lanes = LaneSet::EMPTY;
-        for (lane, cursor) in changed {
-            batch.insert(&open.cursors, layout::key(&prefix, lane), layout::encode(cursor));
-            lanes.insert(lane);
-        }
-        if lanes.is_empty() {
-            return Ok(());
-        }
-        if lanes != LaneSet::ALL && !open.holds(&prefix).map_err(|source| self.read_error(source))? {
-            return Err(StateError::FirstSave {
-                receiver: receiver.to_owned(),
-                topic: topic.to_owned(),
-                found: lanes.len(),
-            });
-        }
-
+        batch.insert(&open.cursors, key, layout::encode(&cursors));
         if let Err(source) = batch.commit() {
             *guard = None;
             tracing::warn!(dir = ?self.shared.dir, "state database closed after a failed write");
@@ -170,15 +150,22 @@ impl State {
     pub fn list(&self) -> Result<Vec<(String, String)>, StateError> {
         let mut guard = self.lock();
         let open = self.opened(&mut guard)?;
-        let mut pairs: Vec<(String, String)> = Vec::new();
-        for entry in open.cursors.iter() {
+        let pair = |entry: fjall::Guard| {
             let key = entry.key().map_err(|source| self.read_error(source))?;
-            let (receiver, topic, _) = layout::parse_key(&key)?;
-            if pairs.last().is_none_or(|last| last.0 != receiver || last.1 != topic) {
-                pairs.push((receiver.to_owned(), topic.to_owned()));
-            }
-        }
-        Ok(pairs)
+            let (receiver, topic) = layout::parse_key(&key)?;
+            Ok((receiver.to_owned(), topic.to_owned()))
+        };
+        open.cursors.iter().map(pair).collect()
+    }
+
+    fn read(&self, open: &Open, receiver: &str, topic: &str) -> Result<Option<Cursors>, StateError> {
+        let key = layout::key(receiver, topic)?;
+        let value = open.cursors.get(key).map_err(|source| self.read_error(source))?;
+        value.map(|value| layout::decode(&value)).transpose().map_err(|problem| StateError::DamagedCursors {
+            receiver: receiver.to_owned(),
+            topic: topic.to_owned(),
+            problem,
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Open>> {
@@ -218,11 +205,6 @@ impl Open {
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
         let cursors = database.keyspace(CURSORS, options).map_err(failed)?;
         Ok(Self { database, cursors })
-    }
-
-    /// Whether any cursor was saved under `prefix`.
-    fn holds(&self, prefix: &[u8]) -> Result<bool, fjall::Error> {
-        self.cursors.prefix(prefix).next().map_or(Ok(false), |entry| entry.key().map(|_| true))
     }
 }
 

@@ -54,8 +54,8 @@ fn opens_again_after_a_failed_write() {
     let state = State::open(&dir).unwrap();
     state.save("r", "t", Cursors::at(1).iter(), Persist::Sync).unwrap();
 
-    // The write is cut at several places within the batch, which is some 2 KiB long.
-    for (next, cut) in (2..).zip([0, 1, 20, 300, 1500]) {
+    // The write is cut at several places within the batch, which is some 700 bytes long.
+    for (next, cut) in (2..).zip([0, 1, 20, 300, 690]) {
         let before = state.cursors("r", "t").unwrap().unwrap();
         // The number of this file is not given to another while it is open.
         let (file, end) = journal(&dir);
