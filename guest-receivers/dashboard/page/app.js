@@ -20,10 +20,10 @@ const fleet = new Fleet((row) => {
   view.forget(row);
 });
 let frame = 0;
-let messages = 0;
+let updates = 0;
 
 function receive(text) {
-  messages += 1;
+  updates += 1;
   const row = fleet.take(text);
   if (row === undefined) return;
   changed.add(row);
@@ -31,6 +31,7 @@ function receive(text) {
 }
 
 function render() {
+  frame = 0;
   const end = performance.now() + FRAME_BUDGET_MS;
   const now = Date.now();
   for (const row of changed) {
@@ -39,7 +40,7 @@ function render() {
     if (performance.now() >= end) break;
   }
   view.note(fleet.forgotten);
-  frame = changed.size > 0 ? requestAnimationFrame(render) : 0;
+  if (changed.size > 0) frame = requestAnimationFrame(render);
 }
 
 let attempt = 0;
@@ -79,8 +80,8 @@ function wait(pause) {
 
 setInterval(() => {
   view.tick(Date.now());
-  view.summary(fleet.agents.size, formatNumber(messages / (TICK_MS / 1000)));
-  messages = 0;
+  view.summary(fleet.agents.size, formatNumber(updates / (TICK_MS / 1000)));
+  updates = 0;
 }, TICK_MS);
 
 connect();

@@ -71,7 +71,7 @@ export class View {
   }
 
   summary(agents, rate) {
-    setText(this.summaryText, agents === 0 ? "" : `${agents} agent${agents === 1 ? "" : "s"} · ${rate} messages/s`);
+    setText(this.summaryText, agents === 0 ? "" : `${agents} agent${agents === 1 ? "" : "s"} · ${rate} updates/s`);
   }
 
   /** Says that agents had to make room. */
