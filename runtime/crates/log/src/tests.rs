@@ -1,5 +1,7 @@
 //! Tests of the log as a whole, through its public surface and on real files.
 
+#![expect(clippy::single_range_in_vec_init, reason = "a list of one range of offsets is what is meant")]
+
 mod append;
 mod damage;
 mod failure;

@@ -89,7 +89,7 @@ async fn a_group_ends_at_its_size() {
     }
     // Larger than a group: alone.
     pending.push(topic.enqueue(vec![record(1, mebibyte.repeat(6))], LONG).await.unwrap());
-    let _ = topic.close(true);
+    drop(topic.close(true));
     writer.run();
     for (n, pending) in pending.into_iter().enumerate() {
         assert_eq!(pending.await.unwrap().start, n as u64);
@@ -118,7 +118,7 @@ async fn a_full_queue_refuses_and_takes_again() {
     assert_eq!(topic.append(fifty(), LONG).await.unwrap(), 2..3);
     let larger_than_the_queue = vec![record(1, [0; 5_000])];
     assert_eq!(topic.append(larger_than_the_queue, LONG).await.unwrap(), 3..4);
-    let _ = topic.close(true);
+    drop(topic.close(true));
     running.join().unwrap();
 }
 

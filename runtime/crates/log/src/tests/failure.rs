@@ -14,7 +14,7 @@ async fn run(topic: &Topic, writer: Writer, texts: &[&str]) -> Vec<Result<Range<
     for text in texts {
         answers.push(topic.append(vec![record(1, text)], LONG).await);
     }
-    let _ = topic.close(true);
+    drop(topic.close(true));
     running.join().unwrap();
     answers
 }
