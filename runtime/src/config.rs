@@ -82,7 +82,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Invalid`] with every problem.
+    /// [`ConfigError::Invalid`] with all problems, or as many as anybody mends at a time.
     pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
         read::config(text, file)
     }

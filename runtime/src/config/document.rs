@@ -17,6 +17,9 @@ use super::{KIB, Problem};
 /// word of six are above it, unrelated words below.
 const ALIKE: f64 = 0.85;
 
+/// How many problems are noted: more than anybody mends at a time, and few enough when the file is no configuration at all.
+const MAX_PROBLEMS: usize = 50;
+
 /// The length at which a quoted value is cut.
 const QUOTED_CHARS: usize = 60;
 
@@ -46,8 +49,11 @@ impl<'t> Problems<'t> {
         problems
     }
 
-    /// Notes a problem of `key` at the byte `position`.
+    /// Notes a problem of `key` at the byte `position`, unless there are [`MAX_PROBLEMS`] already.
     pub fn add(&self, position: usize, key: String, text: String) {
+        if self.found.borrow().len() >= MAX_PROBLEMS {
+            return;
+        }
         let before = self.text.bytes().take(position);
         let line = 1 + before.filter(|&byte| byte == b'\n').count();
         self.found.borrow_mut().push(Problem { line, key, text });
@@ -66,7 +72,6 @@ pub struct Table<'t> {
 }
 
 /// A text of the file with its place, for checks that come later.
-#[derive(Clone)]
 pub struct Text {
     pub value: String,
     pub position: usize,

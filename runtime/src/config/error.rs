@@ -38,7 +38,7 @@ pub enum ConfigError {
     Invalid {
         /// The file, as it was named.
         file: PathBuf,
-        /// Everything that is wrong, in the order of the file. Never empty.
+        /// What is wrong, in the order of the file: at least one problem, and at most 50 of them.
         problems: Vec<Problem>,
     },
 }

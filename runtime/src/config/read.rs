@@ -27,6 +27,9 @@ const FRAMES: RangeInclusive<u64> = KIB..=MAX_APPEND_BYTES as u64 / 2;
 /// Below a segment of this size, a busy topic would have thousands of files.
 const SEGMENTS: RangeInclusive<u64> = MIB..=1024 * GIB;
 
+/// Bytes that wait to be written: beyond, a slow disk would let messages wait for longer than any agent does.
+const QUEUES: RangeInclusive<u64> = KIB..=2 * GIB;
+
 /// Memory of a guest: from one page of WebAssembly to all that its 32-bit addresses reach.
 const GUEST_MEMORY: RangeInclusive<u64> = 64 * KIB..=4 * GIB;
 
@@ -87,7 +90,7 @@ pub fn config_of(root: &mut Table<'_>, file: &Path) -> Config {
     });
     let listen = root.section("listen", |table| listen(table, auth));
     let limits = root.section("limits", limits);
-    let log = root.section("log", |table| log(table, &limits));
+    let log = root.section("log", log);
     let state = root.section("state", state);
     let host = root.section("host", host);
     let types = root.sections("types", data_type);
@@ -186,24 +189,13 @@ fn limits(table: &mut Table<'_>) -> Limits {
     }
 }
 
-fn log(table: &mut Table<'_>, limits: &Limits) -> Log {
+fn log(table: &mut Table<'_>) -> Log {
     let default = Log::default();
-    let log = Log {
+    Log {
         segment_size: table.size("segment-size", default.segment_size, SEGMENTS),
-        queue_size: table.size("queue-size", default.queue_size, SIZES),
+        queue_size: table.size("queue-size", default.queue_size, QUEUES),
         tail_size: table.size("tail-size", default.tail_size, SIZES),
-    };
-    if log.queue_size < limits.max_frame {
-        table.problem(
-            "queue-size",
-            format!(
-                "found {}, expected at least the {} of limits.max-frame, or the largest messages could never be written",
-                show_size(log.queue_size),
-                show_size(limits.max_frame)
-            ),
-        );
     }
-    log
 }
 
 fn state(table: &mut Table<'_>) -> State {

@@ -354,8 +354,6 @@ mod refused {
     fn settings_that_contradict_each_other() {
         insta::assert_snapshot!(report_of(
             r#"
-            [log]
-            queue-size = "4MiB"
             [types.t]
             [receivers.r]
             component = "r.wasm"
@@ -366,10 +364,9 @@ mod refused {
             "#
         ), @r#"
         accept the configuration:
-        conf/wharf.toml:3: log.queue-size: found 4MiB, expected at least the 8MiB of limits.max-frame, or the largest messages could never be written
-        conf/wharf.toml:8: receivers.r.memory: found 257MiB, expected at most the 256MiB of host.max-memory
-        conf/wharf.toml:9: receivers.r.max-bytes: found 258MiB, expected at most the 257MiB of the receiver's memory
-        conf/wharf.toml:10: receivers.r.max-wait: found 6s, expected less than the receiver's deadline of 5s
+        conf/wharf.toml:6: receivers.r.memory: found 257MiB, expected at most the 256MiB of host.max-memory
+        conf/wharf.toml:7: receivers.r.max-bytes: found 258MiB, expected at most the 257MiB of the receiver's memory
+        conf/wharf.toml:8: receivers.r.max-wait: found 6s, expected less than the receiver's deadline of 5s
         "#);
     }
 
@@ -424,6 +421,13 @@ mod refused {
         accept the configuration:
         conf/wharf.toml:1: types: found no data type, expected at least one, such as [types.system_metrics]
         "#);
+    }
+
+    #[test]
+    fn what_is_no_configuration_at_all() {
+        let error = parse(&"\u{1}=\n".repeat(300_000)).unwrap_err();
+        let ConfigError::Invalid { problems, .. } = error else { panic!("{error}") };
+        assert_eq!(problems.len(), 50);
     }
 
     #[test]
