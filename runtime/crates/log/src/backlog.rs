@@ -1,4 +1,5 @@
-//! Reads blocks from segment files, for readers that are behind the tail. Everything here blocks on the disk and runs off the async threads.
+//! Reads blocks from segment files, for readers that are behind the tail. Everything here blocks on the disk
+//! and runs off the async threads.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -12,8 +13,8 @@ use crate::scan::{Scan, Step};
 use crate::segment::Segment;
 use crate::topic::Shared;
 
-/// How many bytes of blocks are fetched at once: enough that the way to the blocking thread and back does not show, little enough that
-/// a hundred lagging readers are no burden.
+/// How many bytes of blocks are fetched at once: enough that the way to the blocking thread and back does not
+/// show, little enough that a hundred lagging readers are no burden.
 const FETCH_BYTES: usize = 1024 * 1024;
 
 /// How many bytes of blocks of other lanes are hopped over at once, so that the reader shows progress.
@@ -39,7 +40,8 @@ pub(crate) struct Fetched {
     pub(crate) place: Option<Place>,
 }
 
-/// Fetches blocks with records of the lanes at or above `from`, where the last trip ended, up to where the tail begins.
+/// Fetches blocks with records of the lanes at or above `from`, where the last trip ended, up to where the
+/// tail begins.
 pub(crate) fn fetch(
     shared: &Shared,
     lanes: LaneSet,
@@ -139,7 +141,8 @@ impl Trip {
         Ok(false)
     }
 
-    /// Takes note of offsets that are gone. Gives whether the trip may pass them: not if there are blocks from before to be read first.
+    /// Takes note of offsets that are gone. Gives whether the trip may pass them: not if there are blocks
+    /// from before to be read first.
     fn lose(&mut self, gone: Range<u64>) -> bool {
         let gone = gone.start.max(self.from)..gone.end;
         if gone.is_empty() {

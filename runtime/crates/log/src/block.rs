@@ -1,5 +1,5 @@
-//! A block: the records of one commit group, with checksums. The same bytes are written to the segment and kept in memory for
-//! readers at the tail. Where blocks lie in a file is not known here.
+//! A block: the records of one commit group, with checksums. The same bytes are written to the segment and
+//! kept in memory for readers at the tail. Where blocks lie in a file is not known here.
 //!
 //! A block is a header of 64 bytes and a body; numbers are little-endian:
 //!
@@ -24,8 +24,9 @@
 //! | 5 | 3 | zero |
 //! | 8 | 8 | time, Unix milliseconds |
 //!
-//! Both checksums are seeded with the segment's salt, a random number that never leaves the machine. So a payload that contains
-//! what looks like a block is not taken for one when a scan looks for the next block behind damage.
+//! Both checksums are seeded with the segment's salt, a random number that never leaves the machine. So a
+//! payload that contains what looks like a block is not taken for one when a scan looks for the next block
+//! behind damage.
 
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -111,8 +112,8 @@ pub(crate) struct Block {
 }
 
 impl Block {
-    /// Makes a block of the records, and the bytes that are written to the file. `None` if there are no records or more than a block can hold;
-    /// the limits on appends and groups are far below.
+    /// Makes a block of the records, and the bytes that are written to the file. `None` if there are no
+    /// records or more than a block can hold; the limits on appends and groups are far below.
     pub(crate) fn encode<'a>(
         first: u64,
         records: impl Iterator<Item = &'a Record> + Clone,
@@ -166,7 +167,8 @@ impl Block {
         block.is_sound().then_some(block)
     }
 
-    /// Whether the rows fit each other and the payloads. Only a writer with a bug could make a block for which this is false and the checksum right.
+    /// Whether the rows fit each other and the payloads. Only a writer with a bug could make a block for
+    /// which this is false and the checksum right.
     fn is_sound(&self) -> bool {
         let mut end = 0;
         for row in self.rows() {
@@ -188,7 +190,8 @@ impl Block {
         HEADER_BYTES + self.table.len() + self.payloads.len()
     }
 
-    /// The first record at or above the offset that is in one of the lanes. Its payload shares the block's memory.
+    /// The first record at or above the offset that is in one of the lanes. Its payload shares the block's
+    /// memory.
     pub(crate) fn next(&self, from: u64, lanes: LaneSet) -> Option<Entry> {
         let skipped = usize::try_from(from.saturating_sub(self.header.first)).ok()?;
         let rows = self.rows();

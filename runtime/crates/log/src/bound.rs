@@ -1,6 +1,6 @@
-//! The file `bound` of a topic: how far offsets are reserved. No offset at or above the reserved bound is used before a higher bound
-//! is durable, and after an unclean stop the topic goes on at the bound; that is why offsets are never reused, even those of
-//! records that were lost.
+//! The file `bound` of a topic: how far offsets are reserved. No offset at or above the reserved bound is
+//! used before a higher bound is durable, and after an unclean stop the topic goes on at the bound; that is
+//! why offsets are never reused, even those of records that were lost.
 //!
 //! The file is 64 bytes, replaced as a whole; numbers are little-endian:
 //!
@@ -32,12 +32,13 @@ const CLEAN: u32 = 1;
 const BYTES: usize = 64;
 const CHECKSUM_AT: usize = 56;
 
-/// How many offsets are reserved at once. Reserving costs two syncs, so that it must be rare; after an unclean stop up to this many offsets
-/// are skipped, so that it should not be absurd. At the highest rates seen it is once in a second or two.
+/// How many offsets are reserved at once. Reserving costs two syncs, so that it must be rare; after an
+/// unclean stop up to this many offsets are skipped, so that it should not be absurd. At the highest rates
+/// seen it is once in a second or two.
 pub(crate) const RESERVE: u64 = 1 << 20;
 
-/// How far above everything known a topic goes on when its bound is unreadable. A topic would have to have lost more records
-/// than this, all of its latest, for an offset to be reused.
+/// How far above everything known a topic goes on when its bound is unreadable. A topic would have to have
+/// lost more records than this, all of its latest, for an offset to be reused.
 pub(crate) const JUMP: u64 = 1 << 32;
 
 /// What the file says.

@@ -1,4 +1,5 @@
-//! What can go wrong, as the callers of the log see it. Every text fits "failed to …: {error}" and leaves its cause to `source`.
+//! What can go wrong, as the callers of the log see it. Every text fits "failed to …: {error}" and leaves its
+//! cause to `source`.
 
 use std::io;
 use std::path::PathBuf;
@@ -93,7 +94,8 @@ impl OpenError {
     }
 }
 
-/// Why an append was refused. None of its records is stored or will ever be read, but for [`Closed`](Self::Closed) as said there.
+/// Why an append was refused. None of its records is stored or will ever be read, but for
+/// [`Closed`](Self::Closed) as said there.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum AppendError {
     /// The queue of the topic's writer had no room within the time that the caller would wait.
@@ -102,8 +104,8 @@ pub enum AppendError {
         /// The topic.
         topic: String,
     },
-    /// The log was closed. An append that was enqueued before the close is normally answered by it; if the process is ending because
-    /// the writer died, its fate is unknown.
+    /// The log was closed. An append that was enqueued before the close is normally answered by it; if the
+    /// process is ending because the writer died, its fate is unknown.
     #[error("append: topic `{topic}` is closed")]
     Closed {
         /// The topic.
@@ -143,7 +145,8 @@ pub enum ReadError {
         /// The topic.
         topic: String,
     },
-    /// A segment can't be read. Data that is readable but damaged is told in [`Read::lost`](crate::Read::lost) instead.
+    /// A segment can't be read. Data that is readable but damaged is told in
+    /// [`Read::lost`](crate::Read::lost) instead.
     #[error("read {}", path.display())]
     Io {
         /// The file.

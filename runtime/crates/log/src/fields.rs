@@ -1,4 +1,5 @@
-//! Reads the fixed fields of headers: little-endian numbers, one after the other. Running out of bytes is `None`, never a panic.
+//! Reads the fixed fields of headers: little-endian numbers, one after the other. Running out of bytes is
+//! `None`, never a panic.
 
 /// The bytes that are not read yet.
 pub(crate) struct Fields<'a>(&'a [u8]);

@@ -1,5 +1,5 @@
-//! Every change that the log makes to a file or directory goes through here, so that one place shows in which order things are
-//! written and synced. Nothing here knows what the bytes mean.
+//! Every change that the log makes to a file or directory goes through here, so that one place shows in which
+//! order things are written and synced. Nothing here knows what the bytes mean.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
@@ -27,8 +27,8 @@ pub(crate) fn create_dir(dir: &Path) -> io::Result<()> {
     sync_dir(parent)
 }
 
-/// Puts a file with these contents in place, durably and as a whole: after a crash there is the new file, or what was there
-/// before. The file is returned, open for writing.
+/// Puts a file with these contents in place, durably and as a whole: after a crash there is the new file, or
+/// what was there before. The file is returned, open for writing.
 pub(crate) fn put(path: &Path, contents: &[u8]) -> io::Result<File> {
     let unfinished = path.with_added_extension(UNFINISHED);
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&unfinished)?;

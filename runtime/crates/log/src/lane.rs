@@ -1,21 +1,23 @@
-//! Lanes: the fixed number of parts into which the agents of a topic are divided, and sets of them. Which instance of a
-//! receiver owns which lane is decided here; what an agent is, is not known here.
+//! Lanes: the fixed number of parts into which the agents of a topic are divided, and sets of them. Which
+//! instance of a receiver owns which lane is decided here; what an agent is, is not known here.
 
 use std::num::NonZeroUsize;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-/// The number of lanes of every topic. Cursors are kept per lane and lanes are written into blocks, so that this number is
-/// part of the data format; 64 lanes are one machine word and enough for more instances than a machine has cores.
+/// The number of lanes of every topic. Cursors are kept per lane and lanes are written into blocks, so that
+/// this number is part of the data format; 64 lanes are one machine word and enough for more instances than a
+/// machine has cores.
 pub const LANES: usize = 64;
 
-/// One of the [`LANES`] parts of a topic. All records of an agent are in one lane, in the order of their offsets.
+/// One of the [`LANES`] parts of a topic. All records of an agent are in one lane, in the order of their
+/// offsets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lane(u8);
 
 impl Lane {
-    /// The lane of an agent: the upper six bits of XXH3-64 (seed 0) of the id's UTF-8 bytes. It is stored in logs and
-    /// cursors and never changes.
+    /// The lane of an agent: the upper six bits of XXH3-64 (seed 0) of the id's UTF-8 bytes. It is stored in
+    /// logs and cursors and never changes.
     pub fn of(agent: &str) -> Self {
         let [top, ..] = xxh3_64(agent.as_bytes()).to_be_bytes();
         Self(top >> 2)
@@ -50,8 +52,8 @@ impl LaneSet {
     /// No lane.
     pub const EMPTY: Self = Self(0);
 
-    /// The lanes that instance number `instance` of `instances` owns: those whose number leaves the remainder `instance`. Each lane
-    /// has exactly one owner; instances beyond [`LANES`] own none.
+    /// The lanes that instance number `instance` of `instances` owns: those whose number leaves the remainder
+    /// `instance`. Each lane has exactly one owner; instances beyond [`LANES`] own none.
     pub fn owned_by(instance: usize, instances: NonZeroUsize) -> Self {
         Self::ALL.iter().filter(|lane| lane.index() % instances == instance).collect()
     }

@@ -1,8 +1,9 @@
 //! The durable, ordered store of accepted messages: topics of records as segment files.
 //!
-//! A [`Log`] is a directory with one [`Topic`] each data type. [`Topic::append`] gives offsets once the records are as
-//! durable as the topic's [`Durability`] says; a [`Reader`] follows some [`Lane`]s of a topic from an offset on, from memory at
-//! the tail and from files behind it. The log never knows what a record means and keeps no cursors.
+//! A [`Log`] is a directory with one [`Topic`] each data type. [`Topic::append`] gives offsets once the
+//! records are as durable as the topic's [`Durability`] says; a [`Reader`] follows some [`Lane`]s of a topic
+//! from an offset on, from memory at the tail and from files behind it. The log never knows what a record
+//! means and keeps no cursors.
 //!
 //! What holds:
 //!
@@ -13,9 +14,10 @@
 //!   [`Read::lost`].
 //! - A write or a sync that failed is never counted as done, and never repeated: its appends are refused and a new segment begins.
 //!
-//! How it works, from the bottom: `files` holds every change to a file; `block` and `segment` hold the format; `scan`
-//! walks a segment's blocks and past damaged ones; `recovery` does so when a topic is opened; `writer` is the one thread of
-//! a topic that writes; `tail` keeps the latest blocks in memory; `backlog` reads what the tail no longer holds.
+//! How it works, from the bottom: `files` holds every change to a file; `block` and `segment` hold the
+//! format; `scan` walks a segment's blocks and past damaged ones; `recovery` does so when a topic is opened;
+//! `writer` is the one thread of a topic that writes; `tail` keeps the latest blocks in memory; `backlog`
+//! reads what the tail no longer holds.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]

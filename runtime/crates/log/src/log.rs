@@ -25,8 +25,8 @@ const LOCK: &str = ".lock";
 
 /// An open log. While it is open, no other process can open it.
 ///
-/// [`close`](Self::close) it at the end. Dropping it instead waits (without async) for the writers to write what is queued, and leaves the topics as a
-/// crash would: they skip offsets when they are opened again.
+/// [`close`](Self::close) it at the end. Dropping it instead waits (without async) for the writers to write
+/// what is queued, and leaves the topics as a crash would: they skip offsets when they are opened again.
 #[derive(Debug)]
 pub struct Log {
     topics: BTreeMap<String, Topic>,
@@ -37,8 +37,8 @@ pub struct Log {
 }
 
 impl Log {
-    /// Opens the log in this directory, or makes it, and starts a writer thread for each topic. Blocks on the disk: the last segment of each
-    /// topic is read whole.
+    /// Opens the log in this directory, or makes it, and starts a writer thread for each topic. Blocks on the
+    /// disk: the last segment of each topic is read whole.
     ///
     /// # Errors
     ///
@@ -89,8 +89,9 @@ impl Log {
         &self.recovery
     }
 
-    /// Takes no more appends, writes and answers those in the queues, syncs, leaves the exact next offsets behind and ends the writers. Readers
-    /// read to the end and are then told that the log is closed. Failures are logged; they cost no more than a crash would.
+    /// Takes no more appends, writes and answers those in the queues, syncs, leaves the exact next offsets
+    /// behind and ends the writers. Readers read to the end and are then told that the log is closed.
+    /// Failures are logged; they cost no more than a crash would.
     pub async fn close(mut self) {
         let finished: Vec<_> = self.writers.iter().map(|(topic, _)| topic.close(true)).collect();
         for finished in finished {
@@ -141,7 +142,8 @@ fn join(writers: impl Iterator<Item = (Topic, JoinHandle<()>)>) {
     }
 }
 
-/// Whether the name can be that of a directory on every file system, and of nothing but a directory within ours.
+/// Whether the name can be that of a directory on every file system, and of nothing but a directory within
+/// ours.
 fn is_name(name: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     (1..=MAX_NAME_BYTES).contains(&name.len()) && !name.starts_with('.') && name.chars().all(allowed)

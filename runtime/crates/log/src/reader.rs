@@ -1,5 +1,6 @@
-//! A reader: follows some lanes of a topic from an offset on. It takes blocks from the tail in memory as long as it keeps up and has them
-//! fetched from files when it does not; the change from one to the other does not show.
+//! A reader: follows some lanes of a topic from an offset on. It takes blocks from the tail in memory as long
+//! as it keeps up and has them fetched from files when it does not; the change from one to the other does not
+//! show.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -28,7 +29,8 @@ pub struct Reader {
     /// What is not told yet.
     lost: Vec<Range<u64>>,
     place: Option<Place>,
-    /// A trip to the files. It goes on if the future that began it is dropped, and the next one takes its result.
+    /// A trip to the files. It goes on if the future that began it is dropped, and the next one takes its
+    /// result.
     fetching: Option<JoinHandle<Result<Fetched, ReadError>>>,
 }
 
@@ -37,8 +39,9 @@ pub struct Reader {
 pub struct Read {
     /// Records of the reader's lanes, in the order of their offsets.
     pub entries: Vec<Entry>,
-    /// Offsets that can't be served: a checksum was wrong, the file ends too early, or the reader was overrun or begins below what is kept. They
-    /// lie before the entries. Each is told once; not all need have belonged to the reader's lanes.
+    /// Offsets that can't be served: a checksum was wrong, the file ends too early, or the reader was overrun
+    /// or begins below what is kept. They lie before the entries. Each is told once; not all need have
+    /// belonged to the reader's lanes.
     pub lost: Vec<Range<u64>>,
 }
 
@@ -63,12 +66,14 @@ impl Reader {
         self.position
     }
 
-    /// Waits for something to read and returns what there is at once: at most `max_records` (at least one) with payloads of at most
-    /// `max_bytes` together; an entry that is larger comes alone. Dropping the future loses nothing.
+    /// Waits for something to read and returns what there is at once: at most `max_records` (at least one)
+    /// with payloads of at most `max_bytes` together; an entry that is larger comes alone. Dropping the
+    /// future loses nothing.
     ///
     /// # Errors
     ///
-    /// [`ReadError::Closed`] after the last entry of a closed log. After another error the reader may be asked again.
+    /// [`ReadError::Closed`] after the last entry of a closed log. After another error the reader may be
+    /// asked again.
     pub async fn next(&mut self, max_records: usize, max_bytes: usize) -> Result<Read, ReadError> {
         self.ready().await?;
         let mut read = Read { entries: Vec::new(), lost: std::mem::take(&mut self.lost) };
@@ -102,8 +107,7 @@ impl Reader {
                 );
                 continue;
             }
-            // Before looking: what becomes readable after the look then ends the wait.
-            self.end.mark_unchanged();
+            // What becomes readable after this look ends the wait.
             match self.shared.tail.seek(self.position, self.lanes) {
                 Sought::Block(_) => {}
                 Sought::NotYet(_) => {
@@ -131,9 +135,6 @@ impl Reader {
                 self.held.pop_front();
             }
             self.position = self.position.max(self.held_to);
-            if self.fetching.is_some() {
-                return None;
-            }
             match self.shared.tail.seek(self.position, self.lanes) {
                 Sought::Block(block) => {
                     self.place = None;

@@ -1,6 +1,6 @@
-//! Opens the directory of a topic: finds its segments, checks the last one block by block, cuts off what a crash left half-written, and
-//! decides at which offset the topic goes on. It costs one read for each segment and reads the last one whole; damage in the others is found and told
-//! when they are read.
+//! Opens the directory of a topic: finds its segments, checks the last one block by block, cuts off what a
+//! crash left half-written, and decides at which offset the topic goes on. It costs one read for each segment
+//! and reads the last one whole; damage in the others is found and told when they are read.
 
 use std::fs::File;
 use std::ops::Range;
@@ -27,12 +27,14 @@ pub struct TopicRecovery {
     pub end: u64,
     /// The offset at which the topic goes on.
     pub next: u64,
-    /// What was cut off the last segment because a crash left it half-written. Under [`Durability::Fsync`] none of it was
-    /// acknowledged, unless the disk itself damaged it.
+    /// What was cut off the last segment because a crash left it half-written. Under [`Durability::Fsync`]
+    /// none of it was acknowledged, unless the disk itself damaged it.
     pub cut: Option<CutTail>,
-    /// Offsets of the last segment that are damaged or missing. The damaged bytes stay in the file. Readers are told as well.
+    /// Offsets of the last segment that are damaged or missing. The damaged bytes stay in the file. Readers
+    /// are told as well.
     pub lost: Vec<Range<u64>>,
-    /// Whether the record of used offsets was missing, damaged or older than the segments, so that the topic goes on far above all that is known.
+    /// Whether the record of used offsets was missing, damaged or older than the segments, so that the topic
+    /// goes on far above all that is known.
     pub bound_lost: bool,
     /// Files in the topic's directory that are not part of it.
     pub ignored: Vec<PathBuf>,
@@ -97,7 +99,9 @@ pub(crate) fn recover(dir: &Path, topic: &str, durability: Durability) -> Result
     let mut active = None;
     if let Some(last) = segments.last() {
         let file = files::open(&last.path).map_err(OpenError::io(&last.path))?;
-        let walked = walk(last, &file).map_err(OpenError::io(&last.path))?;
+        // After a clean close the end is exact: what lies between it and the next offset was refused.
+        let refused = if bound.clean { bound.end..bound.bound } else { 0..0 };
+        let walked = walk(last, &file, &refused).map_err(OpenError::io(&last.path))?;
         let torn = walked.length > walked.good_length;
         if torn && !bound.clean {
             files::truncate(&file, walked.good_length).map_err(OpenError::io(&last.path))?;
@@ -123,7 +127,7 @@ pub(crate) fn recover(dir: &Path, topic: &str, durability: Durability) -> Result
             report.clean = false;
             report.next = highest.saturating_add(JUMP);
         }
-        if report.next == walked_to && report.end <= walked_to && !(torn && bound.clean) {
+        if report.next == walked_to && !(torn && bound.clean) {
             active = Some((file, walked.good_length));
         }
     }
@@ -165,7 +169,7 @@ struct Walked {
     doubtful: Vec<Range<u64>>,
 }
 
-fn walk(segment: &Segment, file: &File) -> std::io::Result<Walked> {
+fn walk(segment: &Segment, file: &File, refused: &Range<u64>) -> std::io::Result<Walked> {
     let start = length(HEADER_BYTES);
     let mut walked = Walked {
         end: None,
@@ -177,6 +181,8 @@ fn walk(segment: &Segment, file: &File) -> std::io::Result<Walked> {
     let mut scan = Scan::new(file, segment.header.salt, start, segment.header.base, u64::MAX);
     loop {
         match scan.next()? {
+            // It failed and could not be cut off; nothing was written behind it.
+            Step::Block(header) if refused.contains(&header.first) => return Ok(walked),
             Step::Block(header) => {
                 segment.mark(header.first, scan.position());
                 let whole = scan.block(header)?.is_some();

@@ -1,5 +1,6 @@
-//! Walks over the blocks of a segment file: hops from header to header, reads bodies only when asked, and finds the way behind damage.
-//! It reads and never writes, and it tells what it can't trust; what follows from that is up to recovery and readers.
+//! Walks over the blocks of a segment file: hops from header to header, reads bodies only when asked, and
+//! finds the way behind damage. It reads and never writes, and it tells what it can't trust; what follows
+//! from that is up to recovery and readers.
 
 use std::fs::File;
 use std::io;
@@ -11,7 +12,8 @@ use bytes::Bytes;
 use crate::block::{self, Block, HEADER_BYTES, Header};
 use crate::fields::length;
 
-/// How much is read from a file at once. Small blocks are then many to a system call; larger ones are read whole anyway.
+/// How much is read from a file at once. Small blocks are then many to a system call; larger ones are read
+/// whole anyway.
 const WINDOW_BYTES: usize = 1024 * 1024;
 
 /// A walk over the blocks of one segment.
@@ -52,7 +54,8 @@ impl<'a> Scan<'a> {
         self.expected
     }
 
-    /// What is at the position. Asking again gives the same, until [`pass`](Self::pass); only damage is passed at once.
+    /// What is at the position. Asking again gives the same, until [`pass`](Self::pass); only damage is
+    /// passed at once.
     pub(crate) fn next(&mut self) -> io::Result<Step> {
         if self.expected >= self.limit {
             return Ok(Step::End(self.limit..self.limit));
@@ -114,7 +117,8 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// The part of the file that was read last. It lives for one walk only: what was written meanwhile is never missed.
+/// The part of the file that was read last. It lives for one walk only: what was written meanwhile is never
+/// missed.
 struct Window<'a> {
     file: &'a File,
     start: u64,
@@ -130,7 +134,8 @@ impl Window<'_> {
         Ok(self.held(position).filter(|held| held.len() >= bytes).map(|held| held.slice(..bytes)))
     }
 
-    /// All bytes from the position on that one read gives: at least a header, or `None` if the file has not that many more.
+    /// All bytes from the position on that one read gives: at least a header, or `None` if the file has not
+    /// that many more.
     fn ahead(&mut self, position: u64) -> io::Result<Option<Bytes>> {
         Ok(self.get(position, HEADER_BYTES)?.and_then(|_| self.held(position)))
     }
@@ -227,6 +232,9 @@ mod tests {
     #[test]
     fn blocks_beyond_the_limit_are_not_seen() {
         assert_eq!(summary(&three().concat(), 4), "0-2, 2-4, end 4-4");
+        let mut blocks = three();
+        blocks[1][0] ^= 1;
+        assert_eq!(summary(&blocks.concat(), 4), "0-2, end 2-4");
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! A segment: a file that begins with a header and holds blocks, and the list of a topic's segments. Which blocks are in it is found by
-//! `scan`; when one begins is decided by `writer`.
+//! A segment: a file that begins with a header and holds blocks, and the list of a topic's segments. Which
+//! blocks are in it is found by `scan`; when one begins is decided by `writer`.
 //!
-//! The file's name is the base offset with 20 digits and `.seg`. It begins with 64 bytes; numbers are little-endian:
+//! The file's name is the base offset with 20 digits and `.seg`. It begins with 64 bytes; numbers are
+//! little-endian:
 //!
 //! | at | bytes | |
 //! |---|---|---|
@@ -15,10 +16,12 @@
 //! | 48 | 8 | when it was made, Unix milliseconds |
 //! | 56 | 8 | XXH3-64 of the bytes before |
 //!
-//! Magic, version and checksum stay in place in every future version. Blocks follow each other without a byte between them, and
-//! **offsets within a segment have no gaps**: wherever the offsets jump, a new segment begins. Together with the end of the segment before, this is
-//! why damage can be told in exact offsets: an offset between two segments that is below that end is lost, one above it was never acknowledged.
-//! A segment's file appears whole, with its header (`files::put`), so that a header that is not readable is damage and not a crash.
+//! Magic, version and checksum stay in place in every future version. Blocks follow each other without a byte
+//! between them, and **offsets within a segment have no gaps**: wherever the offsets jump, a new segment
+//! begins. Together with the end of the segment before, this is why damage can be told in exact offsets: an
+//! offset between two segments that is below that end is lost, one above it was never acknowledged. A
+//! segment's file appears whole, with its header (`files::put`), so that a header that is not readable is
+//! damage and not a crash.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -41,8 +44,8 @@ const CHECKSUM_AT: usize = 56;
 /// The length of a segment's header: where its first block begins.
 pub(crate) const HEADER_BYTES: usize = 64;
 
-/// The distance of the places in a segment that are remembered. A reader that starts in the middle hops over at most this much and a block; a
-/// full segment of 64 MiB takes 4 KiB of memory for it.
+/// The distance of the places in a segment that are remembered. A reader that starts in the middle hops over
+/// at most this much and a block; a full segment of 64 MiB takes 4 KiB of memory for it.
 const MARK_EVERY_BYTES: u64 = 256 * 1024;
 
 /// One segment file of a topic.
@@ -50,7 +53,8 @@ const MARK_EVERY_BYTES: u64 = 256 * 1024;
 pub(crate) struct Segment {
     pub(crate) path: PathBuf,
     pub(crate) header: Header,
-    /// Offsets and the positions of the blocks that begin with them, both increasing. Only what someone walked over is in it.
+    /// Offsets and the positions of the blocks that begin with them, both increasing. Only what someone
+    /// walked over is in it.
     marks: Mutex<Vec<(u64, u64)>>,
 }
 
@@ -202,7 +206,8 @@ impl Segments {
         self.lock().values().next_back().cloned()
     }
 
-    /// The segment in which a reader of this offset has to look: the last that does not begin above it, or else the first.
+    /// The segment in which a reader of this offset has to look: the last that does not begin above it, or
+    /// else the first.
     pub(crate) fn for_offset(&self, offset: u64) -> Option<Arc<Segment>> {
         let segments = self.lock();
         segments.range(..=offset).next_back().or_else(|| segments.iter().next()).map(|(_, s)| s.clone())

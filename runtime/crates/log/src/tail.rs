@@ -1,5 +1,6 @@
-//! The latest blocks of a topic, kept in memory for readers that keep up. Bounded by bytes: the oldest block goes first, and a reader that still
-//! needed it goes to the files, or is told that it was overrun if there are none.
+//! The latest blocks of a topic, kept in memory for readers that keep up. Bounded by bytes: the oldest block
+//! goes first, and a reader that still needed it goes to the files, or is told that it was overrun if there
+//! are none.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

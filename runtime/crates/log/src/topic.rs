@@ -1,5 +1,6 @@
-//! A topic as the rest of the program sees it: options, records, entries, and the handle through which records are appended and readers are
-//! made. The queue to the writer and its bound are here; what the writer does with an append is in `writer`.
+//! A topic as the rest of the program sees it: options, records, entries, and the handle through which
+//! records are appended and readers are made. The queue to the writer and its bound are here; what the writer
+//! does with an append is in `writer`.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -21,8 +22,8 @@ use crate::segment::Segments;
 use crate::tail::Tail;
 use crate::writer::{Append, Message};
 
-/// The largest append: its payloads and 16 bytes for each record. Far above the largest batch that a frontend takes, and far below what one
-/// block can hold; a block is read and checked as a whole.
+/// The largest append: its payloads and 16 bytes for each record. Far above the largest batch that a frontend
+/// takes, and far below what one block can hold; a block is read and checked as a whole.
 pub const MAX_APPEND_BYTES: usize = 64 * 1024 * 1024;
 
 /// How durable the records of a topic are when an append is answered.
@@ -39,7 +40,8 @@ pub enum Durability {
 /// How a topic is kept.
 #[derive(Debug, Clone)]
 pub struct TopicOptions {
-    /// The topic's name, and that of its directory: 1 to 128 of a-z, A-Z, 0-9, `_`, `-` and `.`, not beginning with `.`.
+    /// The topic's name, and that of its directory: 1 to 128 of a-z, A-Z, 0-9, `_`, `-` and `.`, not
+    /// beginning with `.`.
     pub name: String,
     /// When an append is answered.
     pub durability: Durability,
@@ -47,14 +49,17 @@ pub struct TopicOptions {
     pub segment_bytes: u64,
     /// How many bytes of appends may wait for the writer. A larger append passes alone. Capped at 4 GiB.
     pub queue_bytes: usize,
-    /// How many bytes of the latest blocks are kept in memory for readers. The latest block stays however large it is.
+    /// How many bytes of the latest blocks are kept in memory for readers. The latest block stays however
+    /// large it is.
     pub tail_bytes: usize,
 }
 
 impl TopicOptions {
-    /// Deletion is by whole segments: small enough that disk use follows it closely, large enough that a terabyte is not a hundred thousand files.
+    /// Deletion is by whole segments: small enough that disk use follows it closely, large enough that a
+    /// terabyte is not a hundred thousand files.
     pub const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
-    /// A fraction of a second at the highest rates: enough to ride out a slow sync, not enough to hide a slow disk.
+    /// A fraction of a second at the highest rates: enough to ride out a slow sync, not enough to hide a slow
+    /// disk.
     pub const QUEUE_BYTES: usize = 32 * 1024 * 1024;
     /// A few full groups: a reader that is behind by more is not helped by memory.
     pub const TAIL_BYTES: usize = 16 * 1024 * 1024;
@@ -136,18 +141,19 @@ impl Topic {
         &self.shared.options.name
     }
 
-    /// Appends the records and gives their offsets, one after the other, once they are as durable as the topic is. Waits at most `wait` for
-    /// room in the queue; the time of the write comes on top.
+    /// Appends the records and gives their offsets, one after the other, once they are as durable as the
+    /// topic is. Waits at most `wait` for room in the queue; the time of the write comes on top.
     ///
     /// # Errors
     ///
-    /// See [`AppendError`]. Dropping the future while it waits for room appends nothing; dropping it later appends the records all the same.
+    /// See [`AppendError`]. Dropping the future while it waits for room appends nothing; dropping it later
+    /// appends the records all the same.
     pub async fn append(&self, records: Vec<Record>, wait: Duration) -> Result<Range<u64>, AppendError> {
         self.enqueue(records, wait).await?.await
     }
 
-    /// The first half of [`append`](Self::append): puts the records in the queue. Whoever awaits one `enqueue` before calling the next has its
-    /// appends in this order, and many of them under way at once.
+    /// The first half of [`append`](Self::append): puts the records in the queue. Whoever awaits one
+    /// `enqueue` before calling the next has its appends in this order, and many of them under way at once.
     ///
     /// # Errors
     ///
@@ -202,7 +208,8 @@ impl Topic {
         Reader::new(Arc::clone(&self.shared), lanes, from)
     }
 
-    /// Ends the queue: no more appends are taken, those in it are written. The channel tells when the writer is done.
+    /// Ends the queue: no more appends are taken, those in it are written. The channel tells when the writer
+    /// is done.
     pub(crate) fn close(&self, clean: bool) -> oneshot::Receiver<()> {
         let (done, finished) = oneshot::channel();
         self.queue.room.close();

@@ -1,5 +1,6 @@
-//! The thread of a topic that writes. It takes what waits in the queue, writes it as one block, syncs once, makes the block readable and
-//! answers the whole group. It also reserves offsets and begins segments. It never reads what it wrote.
+//! The thread of a topic that writes. It takes what waits in the queue, writes it as one block, syncs once,
+//! makes the block readable and answers the whole group. It also reserves offsets and begins segments. It
+//! never reads what it wrote.
 
 use std::fs::File;
 use std::ops::Range;
@@ -18,8 +19,9 @@ use crate::recovery::topic_hash;
 use crate::segment::{HEADER_BYTES, Segment};
 use crate::topic::{Durability, Record, Shared};
 
-/// How many bytes of appends are written as one block, unless a single append is larger. At this size the sync is a small part of the time that a
-/// group takes, and waiting for a group is still only some milliseconds.
+/// How many bytes of appends are written as one block, unless a single append is larger. At this size the
+/// sync is a small part of the time that a group takes, and waiting for a group is still only some
+/// milliseconds.
 const GROUP_BYTES: usize = 4 * 1024 * 1024;
 
 /// What comes through the queue.
@@ -186,7 +188,8 @@ impl Writer {
         Ok(())
     }
 
-    /// The segment that a block with so many bytes of records goes to: a new one if the last is full or had an error.
+    /// The segment that a block with so many bytes of records goes to: a new one if the last is full or had
+    /// an error.
     fn active_for(&mut self, bytes: usize) -> std::io::Result<&Active> {
         let max_bytes = self.shared.options.segment_bytes;
         let fits = |active: &Active| {
@@ -206,8 +209,9 @@ impl Writer {
         Ok(self.active.insert(active))
     }
 
-    /// Gives the segment up after a failed write or sync: what the disk did with the block is unknown. Its offsets lie at or above the end
-    /// that the next segment's header will tell, so that it is not read even if it can't be cut off.
+    /// Gives the segment up after a failed write or sync: what the disk did with the block is unknown. Its
+    /// offsets lie at or above the end that the next segment's header will tell, so that it is not read even
+    /// if it can't be cut off.
     fn abandon(&mut self) {
         let Some(active) = self.active.take() else { return };
         let cut = if active.length == length(HEADER_BYTES) {
@@ -235,7 +239,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Reserves more offsets once half are used, after the group was answered, so that no append waits for it.
+    /// Reserves more offsets once half are used, after the group was answered, so that no append waits for
+    /// it.
     fn reserve_ahead(&mut self) {
         if self.bound.saturating_sub(self.next) >= RESERVE / 2 || self.failing {
             return;

@@ -128,6 +128,8 @@ async fn damage_in_the_middle_is_told_to_whom_it_concerns() {
     let next = append_each(&topic, &["more"]).await[0].start;
     assert_eq!(next, 18, "the end of the segment is whole");
     let mut readers: Vec<_> = (0..3).map(|n| topic.reader(lane(n).into(), 0)).collect();
+    let all = topic.reader(LaneSet::ALL, 0).next(100, 10_000).await.unwrap();
+    assert_eq!((all.entries.len(), all.lost), (8, vec![]), "what lies before the damage comes before it");
     let mut from_within = topic.reader(LaneSet::ALL, 9);
     let mut from_behind = topic.reader(LaneSet::ALL, 10);
     log.close().await;

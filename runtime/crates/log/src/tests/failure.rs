@@ -1,4 +1,5 @@
-//! Failing disks, with the errors of real system calls: `/dev/full` refuses to be written, `/dev/null` to be synced.
+//! Failing disks, with the errors of real system calls: `/dev/full` refuses to be written, `/dev/null` to be
+//! synced.
 
 use std::fs::OpenOptions;
 
@@ -73,10 +74,18 @@ async fn a_refused_block_that_stays_in_its_file_is_never_read() {
     )
     .unwrap();
     let first = last_segment(dir.path());
+    std::fs::write(&first, &whole).unwrap();
+    let (read, lost, report) = contents(dir.path(), Durability::Fsync).await;
+    assert_eq!(
+        (read, lost, report.lost),
+        (vec![(0, "a".into())], vec![], vec![]),
+        "told apart by the offsets"
+    );
+    assert_eq!(report.next, 2);
     let (log, topic) = open(dir.path(), options(Durability::Fsync));
     assert_eq!(append_each(&topic, &["b"]).await, [2..3]);
     log.close().await;
-    std::fs::write(first, whole).unwrap();
+    assert_eq!(std::fs::read(&first).unwrap(), whole, "a new segment began");
     let (read, lost, _) = contents(dir.path(), Durability::Fsync).await;
     assert_eq!(read, [(0, "a".into()), (2, "b".into())]);
     assert_eq!(lost, []);

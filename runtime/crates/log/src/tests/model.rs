@@ -1,5 +1,6 @@
-//! A model test: random appends, readers, closes, crashes and damage against a list of what was acknowledged. Since each append is
-//! answered before the next, each is a block of its own, and the model knows where in which file it lies.
+//! A model test: random appends, readers, closes, crashes and damage against a list of what was acknowledged.
+//! Since each append is answered before the next, each is a block of its own, and the model knows where in
+//! which file it lies.
 
 use std::collections::BTreeSet;
 

@@ -102,6 +102,23 @@ async fn a_trip_to_the_files_outlives_the_future_that_began_it() {
     log.close().await;
 }
 
+/// A segment whose first block fails is removed again, so that readers must not go there too early.
+#[tokio::test]
+async fn a_segment_without_a_readable_block_is_not_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, topic) = open(dir.path(), options(Durability::Os));
+    append_each(&topic, &["a"]).await;
+    log.close().await;
+    let full = TopicOptions { segment_bytes: 1, ..options(Durability::Os) };
+    let (topic, mut writer, _) = crate::log::prepare(dir.path().join(NAME), full).unwrap();
+    writer.begin_segment();
+    assert_eq!(segments(dir.path()).len(), 2);
+    std::fs::remove_file(last_segment(dir.path())).unwrap();
+    let mut reader = topic.reader(LaneSet::ALL, 0);
+    assert_eq!(texts(&reader.next(10, 100).await.unwrap().entries), [(0, "a".into())]);
+    assert!(waits(reader.next(10, 100)));
+}
+
 #[test]
 fn a_reader_is_used_from_any_runtime() {
     let dir = tempfile::tempdir().unwrap();
