@@ -5,6 +5,7 @@
 
 use std::{
     collections::VecDeque,
+    error::Error,
     future::poll_fn,
     pin::Pin,
     task::{Context, Poll, Waker},
@@ -55,6 +56,9 @@ const WRITE_BUFFER_BYTES: usize = 64 * 1024;
 /// The close code with which a server ends a connection that it does not authorize.
 const CLOSE_UNAUTHORIZED: u16 = 4401;
 
+/// What went wrong below the protocol.
+type Cause = Box<dyn Error + Send + Sync>;
+
 /// Why a connection could not be made or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -64,7 +68,7 @@ pub enum ClientError {
         /// The address that was tried.
         endpoint: Endpoint,
         /// What went wrong.
-        source: Box<tungstenite::Error>,
+        source: Cause,
     },
     /// Nothing answered the handshake in time.
     #[error("connect to {endpoint} within {CONNECT_TIMEOUT:?}")]
@@ -76,7 +80,7 @@ pub enum ClientError {
     #[error("keep the connection")]
     Lost {
         /// What went wrong.
-        source: Box<tungstenite::Error>,
+        source: Cause,
     },
     /// The server closed the connection, with a code and a reason if it gave them.
     #[error("keep the connection: the server closed it{}", describe(.0.as_ref()))]
@@ -96,6 +100,17 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// The error and everything that led to it in one line, which fits after "failed to".
+    pub fn with_causes(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            text.push_str(&format!(": {error}"));
+            cause = error.source();
+        }
+        text
+    }
+
     /// Whether a new connection may fare better. Not if the server said that this client may not speak to it, nor if it
     /// speaks something else than this protocol.
     pub fn is_worth_another_try(&self) -> bool {
@@ -106,6 +121,15 @@ impl ClientError {
             }
             Self::Incomprehensible { .. } | Self::Unasked => false,
         }
+    }
+}
+
+/// The error itself: the one around it would only repeat its text.
+fn cause(error: tungstenite::Error) -> Cause {
+    match error {
+        tungstenite::Error::Io(error) => error.into(),
+        tungstenite::Error::Protocol(error) => error.into(),
+        error => error.into(),
     }
 }
 
@@ -176,10 +200,7 @@ impl<T> Connection<T> {
         let (socket, _) = timeout(CONNECT_TIMEOUT, connecting)
             .await
             .map_err(|_| ClientError::ConnectTimeout { endpoint: endpoint.clone() })?
-            .map_err(|source| ClientError::Connect {
-                endpoint: endpoint.clone(),
-                source: Box::new(source),
-            })?;
+            .map_err(|source| ClientError::Connect { endpoint: endpoint.clone(), source: cause(source) })?;
         Ok(Self {
             socket,
             window: window.max(1),
@@ -296,7 +317,7 @@ impl<T> Connection<T> {
             let message = match Pin::new(&mut self.socket).poll_next(cx) {
                 Poll::Ready(Some(Ok(message))) => message,
                 Poll::Ready(Some(Err(source))) => {
-                    return Poll::Ready(Err(ClientError::Lost { source: Box::new(source) }));
+                    return Poll::Ready(Err(ClientError::Lost { source: cause(source) }));
                 }
                 Poll::Ready(None) => return Poll::Ready(Err(ClientError::Closed(None))),
                 Poll::Pending => return Poll::Pending,
@@ -319,7 +340,7 @@ impl<T> Connection<T> {
     /// A server that closes says why before the socket refuses to be written to, and may have answered before that. So
     /// what has arrived is read before the connection is given up.
     fn fail_to_write(&mut self, source: tungstenite::Error) {
-        let mut failure = ClientError::Lost { source: Box::new(source) };
+        let mut failure = ClientError::Lost { source: cause(source) };
         let mut cx = Context::from_waker(Waker::noop());
         while let Poll::Ready(read) = self.poll_read(&mut cx) {
             match read {

@@ -46,7 +46,7 @@ const MAX_IN_FLIGHT: usize = 64;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
 /// The longest pause before connecting again. A server that was away for long is found again within this, and a thousand
-/// waiting agents cost it thirty connections a second.
+/// waiting agents cost it some forty connections a second.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// How long a stopping agent waits for the answer to its good-bye.
@@ -58,7 +58,7 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(30);
 /// The longest interval: a day. Beyond this a presence without values says nothing of the host.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What `wharf agent` takes.
+/// Report this machine's own metrics as an agent.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Address of the server
@@ -101,7 +101,7 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
             agent.leave(connection).await;
             break;
         };
-        info!(error = &error as &dyn std::error::Error, "disconnected");
+        info!(error = error.with_causes(), "disconnected");
         agent.outbox.rewind();
         if agent.pause(&shutdown).await.is_none() {
             break;
@@ -172,7 +172,7 @@ impl Agent {
             };
             if !told {
                 told = true;
-                warn!(error = &error as &dyn std::error::Error, "server out of reach, trying on");
+                warn!(error = error.with_causes(), "server out of reach, trying on");
             }
             self.pause(shutdown).await?;
         }
@@ -222,8 +222,11 @@ impl Agent {
                 Some(sample) = self.samples.recv() => self.keep(sample),
                 answer = connection.answer() => {
                     let (sent, answer) = answer?;
-                    if let Some(pause) = self.settle(&sent, answer) {
-                        resume_at = Some(Instant::now() + pause);
+                    // One pause for all that is refused before it is over: they were sent before anyone knew.
+                    if let Some(asked_for) = self.settle(&sent, answer)
+                        && resume_at.is_none()
+                    {
+                        resume_at = Some(Instant::now() + asked_for.max(self.backoff.next_pause()));
                     }
                 }
                 () = sleep_until(last_sent + PING_AFTER), if connection.has_room() => {
@@ -255,7 +258,7 @@ impl Agent {
         connection.close().await;
     }
 
-    /// Takes an answer for what it means, and gives how long the server wants to be left alone, if it does.
+    /// Takes an answer for what it means. Where the server cannot take messages now, gives the pause that it asks for.
     fn settle(&mut self, sent: &Sent, answer: Answer) -> Option<Duration> {
         let refusal = match answer {
             Answer::Success { .. } => None,
@@ -267,7 +270,7 @@ impl Agent {
             Some(refusal) if is_transient(refusal.code) => {
                 let Sent::Data(_) = sent else { return None };
                 let asked_for = Duration::from_millis(refusal.retry_after_ms.unwrap_or_default());
-                return Some(asked_for.min(LONGEST_RETRY_AFTER).max(self.backoff.next_pause()));
+                return Some(asked_for.min(LONGEST_RETRY_AFTER));
             }
             Some(refusal) => self.warn_once(&refusal),
         }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +16,7 @@ use crate::{
         arguments::{Format, data_type},
         progress,
     },
-    client::{Connection, DEFAULT_ENDPOINT, Endpoint},
+    client::{ClientError, Connection, DEFAULT_ENDPOINT, Endpoint},
 };
 use load::Load;
 use report::Setup;
@@ -34,7 +34,7 @@ const MAX_FRAME_BYTES: u64 = 8 * 1024 * 1024;
 /// Frames are made before the run, so that making them does not slow it. A bound on the memory that this takes.
 const MAX_PREPARED_BYTES: u64 = 512 * 1024 * 1024;
 
-/// What `wharf bench` takes.
+/// Measure how many messages a running server acknowledges.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Address of the server
@@ -89,8 +89,10 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
     check(&setup)?;
     let mut loads = Vec::new();
     for frames in messages::prepare(&setup, &args.data_type).context("failed to prepare messages")? {
-        let connection = Connection::open(&args.url, setup.window.into()).await;
-        let connection = connection.map_err(|error| anyhow::Error::new(error).context("failed to start"))?;
+        let connection = tokio::select! {
+            opened = Connection::open(&args.url, setup.window.into()) => opened.map_err(failed)?,
+            () = shutdown.cancelled() => bail!("interrupted before all connections were open"),
+        };
         loads.push(Load::new(connection, frames, setup.batch));
     }
 
@@ -109,11 +111,11 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
     let text = if args.json { serde_json::to_string(&report)? } else { report.to_string() };
     writeln!(stdout(), "{text}").context("failed to print the result")?;
     if let Some(failure) = failure {
-        return Err(anyhow::Error::new(failure).context("failed to go on"));
+        return Err(failed(failure));
     }
     match report.refused() {
         0 => Ok(()),
-        refused => bail!("{refused} of the messages were refused"),
+        refused => bail!("not all messages were accepted: {refused} refused"),
     }
 }
 
@@ -140,6 +142,10 @@ fn check(setup: &Setup) -> Result<(), Usage> {
         )));
     }
     Ok(())
+}
+
+fn failed(error: ClientError) -> anyhow::Error {
+    anyhow!("failed to {}", error.with_causes())
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -1,11 +1,12 @@
 //! Progress of long work on a terminal. Where standard error is none, nothing is shown.
 
 use std::{
+    fmt::Write,
     io::{IsTerminal, stderr},
     time::Duration,
 };
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 /// Often enough to look alive, seldom enough to cost nothing.
 const REDRAW_INTERVAL: Duration = Duration::from_millis(250);
@@ -15,9 +16,12 @@ pub fn acknowledged() -> ProgressBar {
     if !stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let style = ProgressStyle::with_template("{spinner} {human_pos} acknowledged, {per_sec}, {elapsed}");
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr())
-        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+    let style = ProgressStyle::with_template("{spinner} {human_pos} acknowledged, {rate}, {elapsed}")
+        .unwrap_or_else(|_| ProgressStyle::default_spinner())
+        .with_key("rate", |state: &ProgressState, line: &mut dyn Write| {
+            let _ = write!(line, "{:.0} messages/s", state.per_sec());
+        });
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_style(style);
     bar.enable_steady_tick(REDRAW_INTERVAL);
     bar
 }

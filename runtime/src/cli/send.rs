@@ -21,7 +21,7 @@ mod input;
 mod tally;
 mod transfer;
 
-/// What `wharf send` takes.
+/// Send lines of JSON from standard input as messages.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Id of the agent whose messages these are
@@ -61,7 +61,7 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
         batch: usize::from(args.batch),
     });
     let ended = tokio::select! {
-        ended = transfer.run(lines) => ended.map_err(|error| anyhow::Error::new(error).context("failed to send")),
+        ended = transfer.run(lines) => ended.map_err(|error| anyhow!("failed to {}", error.with_causes())),
         () = shutdown.cancelled() => Err(anyhow!("interrupted")),
     };
     let tally = transfer.into_tally();
@@ -71,6 +71,6 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
     ended?;
     match tally.refused() {
         0 => Ok(()),
-        refused => bail!("{refused} of the lines were refused"),
+        refused => bail!("not all lines were accepted: {refused} refused"),
     }
 }

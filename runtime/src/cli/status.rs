@@ -5,6 +5,8 @@ use std::{io::Write, time::Duration};
 
 use anyhow::{Context, bail};
 use reqwest::{Client, Response};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -22,7 +24,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// other server at that address can make this program hold.
 const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 
-/// What `wharf status` takes.
+/// Show what a running server does.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Address of the server's admin listener
@@ -45,8 +47,8 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
         () = shutdown.cancelled() => bail!("interrupted before {url} answered"),
     };
     let text = if args.json {
-        let answer: serde_json::Value = understand(&url, &body)?;
-        format!("{answer:#}\n")
+        let answer: &RawValue = understand(&url, &body)?;
+        format!("{answer}\n")
     } else {
         render::table(&understand(&url, &body)?)
     };
@@ -97,7 +99,7 @@ async fn read(mut answer: Response) -> anyhow::Result<Vec<u8>> {
     Ok(body)
 }
 
-fn understand<T: serde::de::DeserializeOwned>(url: &Url, body: &[u8]) -> anyhow::Result<T> {
+fn understand<'a, T: Deserialize<'a>>(url: &Url, body: &'a [u8]) -> anyhow::Result<T> {
     serde_json::from_slice(body).with_context(|| {
         format!("failed to understand what {url} answered; is this the admin address of wharf?")
     })

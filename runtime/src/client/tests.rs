@@ -199,6 +199,9 @@ async fn a_server_that_is_not_there_is_named() {
     drop(listener);
     let endpoint: Endpoint = format!("ws://{address}").parse().unwrap();
     let error = Connection::<()>::open(&endpoint, 1).await.err().unwrap();
-    assert_eq!(error.to_string(), format!("connect to ws://{address}/agent"));
+    assert_eq!(
+        error.with_causes(),
+        format!("connect to ws://{address}/agent: Connection refused (os error 111)")
+    );
     assert!(error.is_worth_another_try());
 }

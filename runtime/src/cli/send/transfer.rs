@@ -155,7 +155,7 @@ impl Transfer {
                 return Err(error);
             }
             if self.reconnects == 0 {
-                self.console.say(&format!("failed to {error}, connecting again"));
+                self.console.say(&format!("failed to {}; connecting again", error.with_causes()));
             }
             self.reconnects = self.reconnects.saturating_add(1);
             sleep(self.backoff.next_pause()).await;
