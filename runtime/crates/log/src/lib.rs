@@ -1,6 +1,6 @@
 //! The durable, ordered store of accepted messages: topics of records as segment files.
 //!
-//! A [`Log`] is a directory with one [`Topic`] each data type. [`Topic::append`] gives offsets once the
+//! A [`Log`] is a directory with one [`Topic`] for each data type. [`Topic::append`] gives offsets once the
 //! records are as durable as the topic's [`Durability`] says; a [`Reader`] follows some [`Lane`]s of a topic
 //! from an offset on, from memory at the tail and from files behind it. The log never knows what a record
 //! means and keeps no cursors.
