@@ -16,7 +16,7 @@ pub enum StateError {
         /// Where it lies.
         dir: PathBuf,
         /// What the database said.
-        source: fjall::Error,
+        source: Box<fjall::Error>,
     },
 
     /// A file or folder of the database could not be prepared.
@@ -34,7 +34,7 @@ pub enum StateError {
         /// Where it lies.
         dir: PathBuf,
         /// What the database said.
-        source: fjall::Error,
+        source: Box<fjall::Error>,
     },
 
     /// A batch may or may not have been written: save again. The next call opens the database anew.
@@ -43,7 +43,7 @@ pub enum StateError {
         /// Where it lies.
         dir: PathBuf,
         /// What the database said.
-        source: fjall::Error,
+        source: Box<fjall::Error>,
     },
 
     /// A name that no key can hold.

@@ -134,10 +134,10 @@ impl State {
         };
         let mut batch = open.database.batch().durability(Some(mode));
         batch.insert(&open.cursors, key, layout::encode(&cursors));
-        if let Err(source) = batch.commit() {
+        if let Err(error) = batch.commit() {
             *guard = None;
             tracing::warn!(dir = ?self.shared.dir, "state database closed after a failed write");
-            return Err(StateError::Write { dir: self.shared.dir.clone(), source });
+            return Err(StateError::Write { dir: self.shared.dir.clone(), source: Box::new(error) });
         }
         Ok(())
     }
@@ -151,7 +151,7 @@ impl State {
         let mut guard = self.lock();
         let open = self.opened(&mut guard)?;
         let pair = |entry: fjall::Guard| {
-            let key = entry.key().map_err(|source| self.read_error(source))?;
+            let key = entry.key().map_err(|error| self.read_error(error))?;
             let (receiver, topic) = layout::parse_key(&key)?;
             Ok((receiver.to_owned(), topic.to_owned()))
         };
@@ -160,7 +160,7 @@ impl State {
 
     fn read(&self, open: &Open, receiver: &str, topic: &str) -> Result<Option<Cursors>, StateError> {
         let key = layout::key(receiver, topic)?;
-        let value = open.cursors.get(key).map_err(|source| self.read_error(source))?;
+        let value = open.cursors.get(key).map_err(|error| self.read_error(error))?;
         value.map(|value| layout::decode(&value)).transpose().map_err(|problem| StateError::DamagedCursors {
             receiver: receiver.to_owned(),
             topic: topic.to_owned(),
@@ -187,14 +187,14 @@ impl State {
         }
     }
 
-    fn read_error(&self, source: fjall::Error) -> StateError {
-        StateError::Read { dir: self.shared.dir.clone(), source }
+    fn read_error(&self, error: fjall::Error) -> StateError {
+        StateError::Read { dir: self.shared.dir.clone(), source: Box::new(error) }
     }
 }
 
 impl Open {
     fn at(dir: &Path) -> Result<Self, StateError> {
-        let failed = |source| StateError::Open { dir: dir.to_owned(), source };
+        let failed = |error| StateError::Open { dir: dir.to_owned(), source: Box::new(error) };
         let database = Database::builder(dir)
             .cache_size(CACHE_BYTES)
             .max_cached_files(Some(OPEN_FILES))

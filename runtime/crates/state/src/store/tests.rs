@@ -104,5 +104,6 @@ fn a_second_opening_is_refused() {
     let dir = dir.path().join("state");
     let _state = State::open(&dir).unwrap();
     let error = State::open(&dir).unwrap_err();
-    assert!(matches!(error, StateError::Open { source: fjall::Error::Locked, .. }), "{error:?}");
+    let StateError::Open { source, .. } = error else { panic!("{error:?}") };
+    assert!(matches!(*source, fjall::Error::Locked), "{source:?}");
 }
