@@ -48,8 +48,9 @@ pub enum CompileError {
 /// Compiles the component `input` to the artifact `output`, and gives the artifact's SHA-256 in hex.
 ///
 /// Only for a process that does nothing else: it lowers the priority of the calling process and limits its memory to
-/// `memory` bytes, for good. Past that limit the process is aborted.
+/// `memory` bytes, for good. Past that limit, and when anything panics, the process is aborted.
 pub fn compile(input: &Path, output: &Path, memory: u64) -> Result<String, CompileError> {
+    abort_on_panic();
     limit_this_process(memory).map_err(|error| CompileError::Limit(error.into()))?;
     let component =
         std::fs::read(input).map_err(|source| CompileError::Read { path: input.into(), source })?;
@@ -59,6 +60,15 @@ pub fn compile(input: &Path, output: &Path, memory: u64) -> Result<String, Compi
     std::fs::write(output, &artifact)
         .map_err(|source| CompileError::Write { path: output.into(), source })?;
     Ok(hex_digest(&artifact))
+}
+
+/// A thread pool that lacks memory panics, and then waits for ever for the threads that it could not start.
+fn abort_on_panic() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        print(panic);
+        std::process::abort();
+    }));
 }
 
 fn limit_this_process(memory: u64) -> rustix::io::Result<()> {

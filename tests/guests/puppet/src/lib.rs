@@ -2,6 +2,7 @@
 //! [`Order`]. A body without an order is handled and printed.
 
 use std::hint::black_box;
+use std::io::Write;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -83,7 +84,10 @@ fn obey(message: &Message) -> Vec<Failure> {
                 println!("{}", "x".repeat(length));
             }
         }
-        Ok(Order::Say { text }) => print!("{text}"),
+        Ok(Order::Say { text }) => {
+            print!("{text}");
+            std::io::stdout().flush().expect("standard output is open");
+        }
         Ok(Order::Look) => look(),
         Ok(Order::TrapOnce | Order::RetryOnce) | Err(_) => println!("handled {} {text}", message.offset),
     }

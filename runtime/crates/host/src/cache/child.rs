@@ -88,8 +88,11 @@ async fn read_start(mut stream: impl AsyncRead + Unpin) -> String {
     String::from_utf8_lossy(&start).trim().to_owned()
 }
 
-/// Whether the process met its memory limit: the allocator aborts, and where memory is mapped the system's text is passed on.
+/// Whether the process met its memory limit. The allocator says so and aborts; threads that can't get a stack, and files that
+/// can't be mapped, say what the system says.
 fn ran_out_of_memory(status: ExitStatus, message: &str) -> bool {
-    (status.signal() == Some(SIGABRT) && message.contains("memory allocation of"))
-        || message.contains("Cannot allocate memory")
+    let says = |text| message.contains(text);
+    says("Cannot allocate memory")
+        || status.signal() == Some(SIGABRT)
+            && (says("memory allocation of") || says("Resource temporarily unavailable"))
 }

@@ -77,8 +77,8 @@ async fn a_guest_sees_nothing_of_the_host() {
         "INFO guest: variables []",
         "INFO guest: arguments []",
         // Without a folder that the host opens there is no file system at all.
-        "INFO guest: folder Err(Uncategorized)",
-        "INFO guest: file Err(Uncategorized)",
+        "INFO guest: folder Err(NotFound)",
+        "INFO guest: file Err(NotFound)",
         "INFO guest: network false",
         "INFO guest: input Some(\"\")",
     ];
