@@ -73,6 +73,10 @@ struct Context<'a> {
 }
 
 /// What stands where a call should.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one lives at a time, on the stack; a box would be an allocation per call"
+)]
 enum Element<'a> {
     Object(Fields<'a>),
     /// The kind of something else.

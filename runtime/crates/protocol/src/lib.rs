@@ -24,8 +24,6 @@ mod record;
 mod refusal;
 #[cfg(test)]
 mod samples;
-#[cfg(test)]
-mod timing;
 mod traceparent;
 mod value;
 

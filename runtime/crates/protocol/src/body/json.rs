@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::value::RawValue;
 
 use super::Problem;
+use super::mapping::deeper;
+use crate::encoding::DEEPEST;
 
 /// Checks text that is valid JSON for its depth and for lone surrogates.
 pub(super) fn check(text: &str, max_depth: usize) -> Result<(), Problem> {
@@ -35,10 +37,11 @@ pub(super) fn check(text: &str, max_depth: usize) -> Result<(), Problem> {
 
 /// How many brackets open lists or objects, or stand in texts.
 fn count_opening(bytes: &[u8]) -> usize {
-    // Counted in bytes over short pieces, the compiler makes vector instructions of it.
+    // Counted in single bytes, which pieces this short cannot overflow, the compiler makes vector instructions of it.
     const PIECE: usize = 128;
     let opens = |byte: &u8| u8::from(matches!(byte, b'{' | b'['));
-    bytes.chunks(PIECE).map(|piece| usize::from(piece.iter().map(opens).sum::<u8>())).sum()
+    let pieces = bytes.chunks(PIECE);
+    pieces.map(|piece| usize::from(piece.iter().map(opens).fold(0, u8::wrapping_add))).sum()
 }
 
 /// Reads on to the end of a text, whose opening quotation mark is behind us.
@@ -71,27 +74,30 @@ fn utf16_unit(rest: &mut std::slice::Iter<'_, u8>) -> u32 {
 /// The same object as MessagePack.
 pub(super) fn to_msgpack(bytes: &[u8]) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
     let mut out = Vec::with_capacity(bytes.len());
-    write(serde_json::from_slice(bytes)?, &mut out)?;
+    write(serde_json::from_slice(bytes)?, DEEPEST, &mut out)?;
     Ok(out)
 }
 
-/// Each level is parsed anew, which is slow for what is deep and simple for everything.
-fn write(value: &RawValue, out: &mut Vec<u8>) -> Result<(), Box<dyn std::error::Error>> {
+/// Each level is parsed anew, which is slow for what is deep and simple for everything. The recursion ends with the
+/// levels, also for bytes that nobody checked.
+fn write(value: &RawValue, levels: usize, out: &mut Vec<u8>) -> Result<(), Box<dyn std::error::Error>> {
     let text = value.get();
     match text.as_bytes().first() {
         Some(b'{') => {
+            let levels = deeper(levels)?;
             let pairs: BTreeMap<String, &RawValue> = serde_json::from_str(text)?;
             rmp::encode::write_map_len(out, pairs.len().try_into()?)?;
             for (key, value) in pairs {
                 rmp::encode::write_str(out, &key)?;
-                write(value, out)?;
+                write(value, levels, out)?;
             }
         }
         Some(b'[') => {
+            let levels = deeper(levels)?;
             let values: Vec<&RawValue> = serde_json::from_str(text)?;
             rmp::encode::write_array_len(out, values.len().try_into()?)?;
             for value in values {
-                write(value, out)?;
+                write(value, levels, out)?;
             }
         }
         Some(b'"') => {

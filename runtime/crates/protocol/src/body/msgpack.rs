@@ -46,8 +46,7 @@ impl<'a> Check<'a> {
                 let levels = deeper(levels)?;
                 let outer_keys = self.keys.len();
                 for _ in 0..count {
-                    let key = self.key(cursor, levels, place)?;
-                    self.keys.push(key);
+                    self.key(cursor, levels, place)?;
                     self.value(cursor, levels, place)?;
                 }
                 check_distinct(self.keys.get_mut(outer_keys..).unwrap_or_default())?;
@@ -58,16 +57,19 @@ impl<'a> Check<'a> {
         Ok(())
     }
 
-    fn key(&mut self, cursor: &mut Cursor<'a>, levels: usize, place: Place) -> Result<Cow<'a, str>, Problem> {
+    /// Checks a key and puts its text to the others of its map.
+    fn key(&mut self, cursor: &mut Cursor<'a>, levels: usize, place: Place) -> Result<(), Problem> {
         let before = cursor.rest();
         let token = cursor.token()?;
         if let Token::Text(text) = token {
-            return Ok(Cow::Borrowed(utf8(text)?));
+            self.keys.push(Cow::Borrowed(utf8(text)?));
+            return Ok(());
         }
         if place == Place::Value && matches!(token, Token::List(_) | Token::Map(_)) {
             self.value(&mut Cursor::new(before), levels, Place::Key)?;
         }
-        key_text(token, cursor, levels, place)
+        self.keys.push(key_text(token, cursor, levels, place)?);
+        Ok(())
     }
 }
 

@@ -229,6 +229,8 @@ fn damaged_stored_bytes_read_as_null() {
     assert_eq!(damaged(Encoding::Msgpack, b"\x80\x80").to_json(), "null");
     assert_eq!(damaged(Encoding::Msgpack, &[0x91; 1 << 20]).to_json(), "null");
     assert_eq!(damaged(Encoding::Json, b"{\"a\"").to_msgpack(), b"\xc0".as_slice());
+    let deep = Bytes::from("[".repeat(1 << 19) + &"]".repeat(1 << 19));
+    assert_eq!(Body::trusted(Encoding::Json, deep).to_msgpack(), b"\xc0".as_slice());
 }
 
 proptest! {
