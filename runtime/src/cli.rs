@@ -114,7 +114,10 @@ fn shutdown_signal() -> anyhow::Result<CancellationToken> {
     Ok(shutdown)
 }
 
-#[expect(clippy::print_stderr, reason = "what went wrong goes to standard error, also when logging is filtered out")]
+#[expect(
+    clippy::print_stderr,
+    reason = "what went wrong goes to standard error, also when logging is filtered out"
+)]
 fn report(error: &anyhow::Error) -> ExitCode {
     eprintln!("wharf: {error:#}");
     let usage = error.is::<Usage>()

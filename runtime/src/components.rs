@@ -78,7 +78,11 @@ pub async fn load(host: &Host, config: &Config) -> Result<Vec<Fed>, ComponentErr
         match host.load(options(settings)).await {
             Ok(receiver) => {
                 for warning in receiver.warnings() {
-                    tracing::warn!(receiver.name = settings.name, warning, "a receiver's config can be improved");
+                    tracing::warn!(
+                        receiver.name = settings.name,
+                        warning,
+                        "a receiver's config can be improved"
+                    );
                 }
                 loaded.push(Fed { settings: settings.clone(), receiver });
             }
@@ -96,12 +100,10 @@ fn options(settings: &Receiver) -> ReceiverOptions {
     ReceiverOptions {
         name: settings.name.clone(),
         component: settings.component.clone(),
-        live: settings
-            .live
-            .then_some(LiveOptions {
-                max_keys: settings.live_keys,
-                max_bytes: usize::try_from(settings.live_bytes).unwrap_or(usize::MAX),
-            }),
+        live: settings.live.then_some(LiveOptions {
+            max_keys: settings.live_keys,
+            max_bytes: usize::try_from(settings.live_bytes).unwrap_or(usize::MAX),
+        }),
         memory: settings.memory,
         deadline: settings.deadline,
         http_concurrency: settings.http_concurrency,

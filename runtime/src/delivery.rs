@@ -129,7 +129,8 @@ impl Prepared {
                     taken_up.push((data_type.clone(), feed.clone(), progress));
                 }
             }
-            let lag = taken_up.iter().map(|(_, feed, progress)| (feed.topic.clone(), progress.clone())).collect();
+            let lag =
+                taken_up.iter().map(|(_, feed, progress)| (feed.topic.clone(), progress.clone())).collect();
             let status = Arc::new(Status::new(&settings, &receiver, lag, metrics));
             let instances = NonZeroUsize::new(settings.instances).unwrap_or(NonZeroUsize::MIN);
             for index in 0..instances.get() {

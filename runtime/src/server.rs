@@ -101,7 +101,10 @@ pub async fn run(
     outcome
 }
 
-#[expect(clippy::too_many_arguments, reason = "the parts are made in one place and put together in the other")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the parts are made in one place and put together in the other"
+)]
 async fn serve(
     config: Config,
     started: Instant,
@@ -113,7 +116,8 @@ async fn serve(
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
     let Stored { log, state, feeds } = stored;
-    let pages: BTreeMap<String, Page> = fed.iter().map(|fed| (fed.settings.name.clone(), page(fed))).collect();
+    let pages: BTreeMap<String, Page> =
+        fed.iter().map(|fed| (fed.settings.name.clone(), page(fed))).collect();
     let prepared = {
         let (feeds, state, metrics) = (feeds.clone(), state.clone(), metrics.clone());
         blocking(move || Prepared::new(fed, &feeds, &state, &metrics)).await??
@@ -175,11 +179,8 @@ async fn serve(
         metrics: metrics.clone(),
     });
 
-    let agent_routes = guarded(
-        pages::routes(pages).merge(frontend::agent_routes(frontend)),
-        addresses.agents,
-        &config,
-    );
+    let agent_routes =
+        guarded(pages::routes(pages).merge(frontend::agent_routes(frontend)), addresses.agents, &config);
     let admin_routes = guarded(admin::routes(admin.clone()), addresses.admin, &config);
     let agents = tokio::spawn(listener::run(
         Listener {
@@ -289,7 +290,11 @@ fn report(recovery: &TopicRecovery) {
         tracing::error!(log.topic = topic, offsets = ?recovery.lost, "these offsets are damaged and can't be served");
     }
     if recovery.bound_lost {
-        tracing::error!(log.topic = topic, next = recovery.next, "the file `bound` was damaged or missing; offsets go on far above those that are known");
+        tracing::error!(
+            log.topic = topic,
+            next = recovery.next,
+            "the file `bound` was damaged or missing; offsets go on far above those that are known"
+        );
     }
     for file in &recovery.ignored {
         tracing::warn!(log.topic = topic, file = %file.display(), "ignored a file that is not part of the log");

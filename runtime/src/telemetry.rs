@@ -4,6 +4,8 @@
 //! a frontend. Everything has a bounded number of label values: types, receivers and error codes all come from the config
 //! or from the code, never from an agent.
 
+use std::io::IsTerminal;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -21,7 +23,11 @@ const DEFAULT_FILTER: &str = "warn,wharf=info,wharf_host=info,wharf_log=info,wha
 pub fn start_logging() {
     let filter = EnvFilter::try_from_env("WHARF_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     // A second call (tests start several servers in one process) keeps the first one's settings.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .try_init();
 }
 
 /// The numbers of one server.
@@ -122,7 +128,11 @@ impl Metrics {
         );
         registry.register("calls_refused", "Calls and frames refused, by code", metrics.refused.clone());
         registry.register("messages_handled", "Messages finished by a receiver", metrics.handled.clone());
-        registry.register("receiver_faults", "Calls of a receiver that ended in a fault", metrics.faults.clone());
+        registry.register(
+            "receiver_faults",
+            "Calls of a receiver that ended in a fault",
+            metrics.faults.clone(),
+        );
         registry.register(
             "messages_retried",
             "Messages that a receiver asked to get again",

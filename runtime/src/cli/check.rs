@@ -20,11 +20,16 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let config = Config::load(&args.config)?;
     let host = components::host(&config)?;
     let loaded = components::load(&host, &config).await?;
-    let mut text = format!("{}: {} data types, {} receivers\n", args.config.display(), config.types.len(), loaded.len());
+    let mut text =
+        format!("{}: {} data types, {} receivers\n", args.config.display(), config.types.len(), loaded.len());
     for fed in &loaded {
         let page = if fed.receiver.serves_pages() { ", serves a page" } else { "" };
         let digest: String = fed.receiver.digest().chars().take(12).collect();
-        text.push_str(&format!("  {} {digest} on {}{page}\n", fed.settings.name, fed.settings.types.join(", ")));
+        text.push_str(&format!(
+            "  {} {digest} on {}{page}\n",
+            fed.settings.name,
+            fed.settings.types.join(", ")
+        ));
         for warning in fed.receiver.warnings() {
             text.push_str(&format!("    warning: {warning}\n"));
         }

@@ -30,9 +30,17 @@ struct Moving {
 
 impl Progress {
     /// Reads the cursors, or starts them at the end of the topic and writes that down.
-    pub fn take_up(receiver: &str, topic: &str, feed: &Feed, state: &State) -> Result<Progress, DeliveryError> {
-        let failed =
-            |source| DeliveryError::Cursors { receiver: receiver.to_owned(), topic: topic.to_owned(), source };
+    pub fn take_up(
+        receiver: &str,
+        topic: &str,
+        feed: &Feed,
+        state: &State,
+    ) -> Result<Progress, DeliveryError> {
+        let failed = |source| DeliveryError::Cursors {
+            receiver: receiver.to_owned(),
+            topic: topic.to_owned(),
+            source,
+        };
         let volatile = feed.durability == Durability::Memory;
         let end = feed.topic.end();
         let cursors = if volatile {
@@ -116,7 +124,11 @@ impl Progress {
 }
 
 fn highest(cursors: &Cursors) -> u64 {
-    cursors.iter().map(|(_, cursor)| cursor.runs().last().map_or(cursor.next(), |run| run.end)).max().unwrap_or(0)
+    cursors
+        .iter()
+        .map(|(_, cursor)| cursor.runs().last().map_or(cursor.next(), |run| run.end))
+        .max()
+        .unwrap_or(0)
 }
 
 /// Saves what has moved, again and again.
@@ -175,7 +187,10 @@ impl Keeper {
                     if !self.failing {
                         self.failing = true;
                         let error: &dyn std::error::Error = &error;
-                        tracing::error!(error, "failed to save cursors; after a crash messages would be delivered again");
+                        tracing::error!(
+                            error,
+                            "failed to save cursors; after a crash messages would be delivered again"
+                        );
                     }
                 }
             }

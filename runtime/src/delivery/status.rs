@@ -73,7 +73,11 @@ impl Status {
         let label = ReceiverLabel::new(&settings.name);
         Status {
             name: settings.name.clone(),
-            component: settings.component.display().to_string(),
+            component: std::fs::canonicalize(&settings.component)
+                .as_deref()
+                .unwrap_or(&settings.component)
+                .display()
+                .to_string(),
             digest: receiver.digest().to_owned(),
             types: settings.types.clone(),
             instances: settings.instances,

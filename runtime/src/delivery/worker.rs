@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 use wharf_host::{Evidence, FailureAction, Fault, Instance, Message, Receiver, Redelivery};
 use wharf_log::{Entry, LaneSet, Reader};
 
+use super::Feed;
 use super::batch::{self, Batch, Said, Single};
 use super::progress::Progress;
 use super::status::Status;
-use super::Feed;
 use crate::backoff::Backoff;
 use crate::config;
 
@@ -76,7 +76,10 @@ struct Stopped;
 enum Called {
     Answered(Said),
     /// `counts`: the messages may be the cause, so it counts as an attempt where one was alone.
-    Failed { what: String, counts: bool },
+    Failed {
+        what: String,
+        counts: bool,
+    },
 }
 
 /// One instance and what it is fed with.
@@ -162,7 +165,13 @@ impl Worker {
                 let count = lost.end.saturating_sub(lost.start);
                 self.status.lost.inc_by(count);
                 let data_type = &*source.data_type;
-                tracing::error!(receiver.name = self.receiver.name(), log.topic = data_type, from = lost.start, to = lost.end, "these offsets are lost and can't be delivered");
+                tracing::error!(
+                    receiver.name = self.receiver.name(),
+                    log.topic = data_type,
+                    from = lost.start,
+                    to = lost.end,
+                    "these offsets are lost and can't be delivered"
+                );
             }
             for entry in read.entries {
                 let size = entry.payload.len();
@@ -250,7 +259,9 @@ impl Worker {
         let alone = batch.len() == 1;
         match self.call(&batch.given).await? {
             Called::Answered(said) => self.settle(&mut batch, said).await?,
-            Called::Failed { counts, .. } => self.deliver_singly(&mut batch, u32::from(alone && counts)).await?,
+            Called::Failed { counts, .. } => {
+                self.deliver_singly(&mut batch, u32::from(alone && counts)).await?
+            }
         }
         self.finish_batch(&batch);
         Ok(())

@@ -79,9 +79,10 @@ fn header(request: &Request, name: &http::HeaderName) -> Result<Option<String>, 
     let mut values = request.headers().get_all(name).iter();
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
-        (Some(value), None) => {
-            value.to_str().map(|text| Some(text.to_owned())).map_err(|_| format!("found a `{name}` header that is not text"))
-        }
+        (Some(value), None) => value
+            .to_str()
+            .map(|text| Some(text.to_owned()))
+            .map_err(|_| format!("found a `{name}` header that is not text")),
         (Some(_), Some(_)) => Err(format!("found two `{name}` headers, expected one")),
     }
 }
@@ -122,7 +123,8 @@ mod tests {
 
     #[test]
     fn own_names_are_answered() {
-        for host in ["127.0.0.1:4000", "localhost:4000", "LOCALHOST:4000", "[::1]:4000", "wharf.example.com"] {
+        for host in ["127.0.0.1:4000", "localhost:4000", "LOCALHOST:4000", "[::1]:4000", "wharf.example.com"]
+        {
             verdict(Some(host), None).unwrap();
             verdict(Some(host), Some("http://localhost:4000")).unwrap();
         }
@@ -130,7 +132,9 @@ mod tests {
 
     #[test]
     fn foreign_names_are_refused() {
-        for host in ["evil.example.com", "127.0.0.1:4001", "localhost.evil.example.com:4000", "127.0.0.1:40000"] {
+        for host in
+            ["evil.example.com", "127.0.0.1:4001", "localhost.evil.example.com:4000", "127.0.0.1:40000"]
+        {
             assert!(verdict(Some(host), None).unwrap_err().contains("allowed-hosts"));
         }
         assert!(verdict(None, None).unwrap_err().contains("no `Host`"));
@@ -139,9 +143,13 @@ mod tests {
     #[test]
     fn pages_of_other_origins_are_refused() {
         verdict(Some("localhost:4000"), Some("https://board.example.com")).unwrap();
-        for origin in
-            ["https://evil.example.com", "null", "http://localhost:8000", "http://localhost", "http://board.example.com"]
-         {
+        for origin in [
+            "https://evil.example.com",
+            "null",
+            "http://localhost:8000",
+            "http://localhost",
+            "http://board.example.com",
+        ] {
             assert!(verdict(Some("localhost:4000"), Some(origin)).unwrap_err().contains("allowed-origins"));
         }
     }

@@ -13,6 +13,7 @@ use axum::Router as Routes;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
@@ -33,7 +34,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What a connection beyond the bound is told.
 const TURNED_AWAY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
 content-type: application/json; charset=utf-8\r\n\
-content-length: 99\r\n\
+content-length: 101\r\n\
 retry-after: 1\r\n\
 connection: close\r\n\r\n\
 {\"error\":\"overloaded\",\"message\":\"the server has as many connections as it may\",\"retry_after_ms\":1000}";
@@ -73,18 +74,19 @@ pub async fn run(listener: Listener, routes: Routes, metrics: Arc<Metrics>, stop
                 }
             },
         };
-        let Ok(place) = places.clone().try_acquire_owned() else {
+        let Ok(permit) = places.clone().try_acquire_owned() else {
             refused.inc();
             turn_away(stream);
             continue;
         };
+        let place = Place::new(permit, open.clone());
         // Answers are small and awaited: waiting to fill a packet would only delay them.
         let _ = stream.set_nodelay(true);
         let service = TowerToHyperService::new(routes.clone());
-        let connection = http.serve_connection(TokioIo::new(Stream::new(stream, place)), service).with_upgrades();
-        let (open, stop) = (open.clone(), stop.clone());
+        let connection =
+            http.serve_connection(TokioIo::new(Stream::new(stream, place)), service).with_upgrades();
+        let stop = stop.clone();
         connections.spawn(async move {
-            open.inc();
             let mut connection = std::pin::pin!(connection);
             let ended = tokio::select! {
                 ended = connection.as_mut() => ended,
@@ -96,7 +98,6 @@ pub async fn run(listener: Listener, routes: Routes, metrics: Arc<Metrics>, stop
             if let Err(error) = ended {
                 tracing::debug!(listener = name, %error, "a connection ended with an error");
             }
-            open.dec();
         });
     }
     drop(socket);
@@ -112,16 +113,37 @@ fn turn_away(stream: TcpStream) {
     }
 }
 
+/// What an open connection takes: one of the places that there are, counted while it is taken. It goes with the stream, which
+/// a WebSocket keeps when its HTTP connection is over.
+#[derive(Debug)]
+struct Place {
+    _permit: OwnedSemaphorePermit,
+    open: Gauge,
+}
+
+impl Place {
+    fn new(permit: OwnedSemaphorePermit, open: Gauge) -> Place {
+        open.inc();
+        Place { _permit: permit, open }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.open.dec();
+    }
+}
+
 /// A connection that ends gently: dropped, it is closed for writing and read a little longer.
 #[derive(Debug)]
 struct Stream {
     /// Empty only while it is being dropped.
     inner: Option<TcpStream>,
-    place: Option<OwnedSemaphorePermit>,
+    place: Option<Place>,
 }
 
 impl Stream {
-    fn new(stream: TcpStream, place: OwnedSemaphorePermit) -> Stream {
+    fn new(stream: TcpStream, place: Place) -> Stream {
         Stream { inner: Some(stream), place: Some(place) }
     }
 
@@ -138,7 +160,7 @@ impl Drop for Stream {
     }
 }
 
-async fn linger(mut stream: TcpStream, place: Option<OwnedSemaphorePermit>) {
+async fn linger(mut stream: TcpStream, place: Option<Place>) {
     let discard = async {
         if stream.shutdown().await.is_ok() {
             let mut scratch = vec![0; 8 * 1024];

@@ -197,7 +197,10 @@ fn page_failed(name: &str, error: &PageError) -> Response {
         error => {
             tracing::warn!(receiver.name = name, error = %error, "a page failed");
             // What failed is for the operator, who finds it in the log.
-            plain(StatusCode::BAD_GATEWAY, "the receiver failed to serve this page; the server's log says why")
+            plain(
+                StatusCode::BAD_GATEWAY,
+                "the receiver failed to serve this page; the server's log says why",
+            )
         }
     }
 }
@@ -217,7 +220,10 @@ async fn live(
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Response {
     let Some(live) = pages.receivers.get(&name).and_then(|page| page.receiver.live()) else {
-        return plain(StatusCode::NOT_FOUND, "this receiver publishes no live updates: it has no grant `live = true`");
+        return plain(
+            StatusCode::NOT_FOUND,
+            "this receiver publishes no live updates: it has no grant `live = true`",
+        );
     };
     let upgrade = match upgrade {
         Ok(upgrade) => upgrade,

@@ -133,8 +133,8 @@ pub struct Rejection {
 
 impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
-        let status =
-            StatusCode::from_u16(self.refusal.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status = StatusCode::from_u16(self.refusal.code.http_status())
+            .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = encoded(status, self.encoding, self.refusal.encode(self.encoding));
         if let Some(milliseconds) = self.refusal.retry_after_ms {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(milliseconds.div_ceil(1000)));
@@ -168,6 +168,9 @@ mod tests {
         assert_eq!(accepted_encoding(&HeaderMap::new()), Encoding::Json);
         assert_eq!(accepted_encoding(&headers(ACCEPT, "*/*")), Encoding::Json);
         assert_eq!(accepted_encoding(&headers(ACCEPT, "application/msgpack")), Encoding::Msgpack);
-        assert_eq!(accepted_encoding(&headers(ACCEPT, "application/msgpack, application/json")), Encoding::Json);
+        assert_eq!(
+            accepted_encoding(&headers(ACCEPT, "application/msgpack, application/json")),
+            Encoding::Json
+        );
     }
 }

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use axum::Router as Routes;
 use axum::extract::State;
-use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code, rejection::WebSocketUpgradeRejection};
+use axum::extract::ws::{
+    CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code, rejection::WebSocketUpgradeRejection,
+};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
