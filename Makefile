@@ -28,6 +28,7 @@ test: lint test-unit test-e2e test-browser ## run everything that CI runs
 
 test-unit: guests ## test each crate by itself
 	$(CARGO) test --locked --workspace --exclude e2e
+	cd guest-receivers && CARGO_TARGET_DIR=../$(GUESTS_TARGET) $(CARGO) test --locked --release -p dashboard
 
 test-e2e: build guests ## test the real binary from outside
 	$(CARGO) test --locked -p e2e
