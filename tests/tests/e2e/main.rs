@@ -4,6 +4,7 @@ mod clients;
 mod codes;
 mod config;
 mod connections;
+mod docs;
 mod durability;
 mod frames;
 mod overload;
