@@ -54,8 +54,12 @@ pub(crate) fn hex_digest(bytes: &[u8]) -> String {
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(value) => value,
-        // Our own code does not panic; if a library does, that must not be hidden.
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
+        Err(error) => match error.try_into_panic() {
+            // Our own code does not panic; if a library does, that must not be hidden.
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is shutting down and drops this future next.
+            Err(_) => std::future::pending().await,
+        },
     }
 }
 

@@ -11,7 +11,8 @@ use std::time::Duration;
 pub enum HostError {
     /// More memory for a receiver than a guest can address.
     #[error(
-        "start the engine with {asked} bytes as the most memory of a receiver: at most {limit} bytes are possible"
+        "start the engine with {asked} bytes as the most memory of a receiver: at most {limit} bytes are \
+         possible"
     )]
     MaxMemory {
         /// The option.
@@ -48,7 +49,8 @@ pub enum LoadError {
     },
     /// The file is larger than a component may be.
     #[error(
-        "load {path:?}: the file has more than the {limit} bytes that a component may have; build it with optimisation and without debug information"
+        "load {path:?}: the file has more than the {limit} bytes that a component may have; build it \
+         with optimisation and without debug information"
     )]
     TooLarge {
         /// The component's file.
@@ -68,7 +70,8 @@ pub enum LoadError {
     },
     /// The receiver asks for more memory than the host has for one.
     #[error(
-        "give receiver {name:?} {asked} bytes of memory: the host is set up for at most {limit} bytes; lower the receiver's memory or raise the host's"
+        "give receiver {name:?} {asked} bytes of memory: the host is set up for at most {limit} bytes; \
+         lower the receiver's memory or raise the host's"
     )]
     MemoryAboveHost {
         /// The receiver.
@@ -80,7 +83,8 @@ pub enum LoadError {
     },
     /// The component starts with more memory than the receiver has.
     #[error(
-        "load {path:?}: it starts with a memory of {needed} bytes, and the receiver may use {limit} bytes; raise the receiver's memory"
+        "load {path:?}: it starts with a memory of {needed} bytes, and the receiver may use {limit} \
+         bytes; raise the receiver's memory"
     )]
     MemoryTooSmall {
         /// The component's file.
@@ -108,7 +112,8 @@ pub enum LoadError {
     },
     /// Compiling took too long.
     #[error(
-        "compile {path:?}: it was not done within {limit:?}; make the component smaller or give the compiler more time"
+        "compile {path:?}: it was not done within {limit:?}; make the component smaller or give the \
+         compiler more time"
     )]
     CompileTimeout {
         /// The component's file.
@@ -118,7 +123,8 @@ pub enum LoadError {
     },
     /// Compiling took too much memory.
     #[error(
-        "compile {path:?}: it takes more than {limit} bytes of memory; make the component smaller or give the compiler more memory"
+        "compile {path:?}: it takes more than {limit} bytes of memory; make the component smaller or \
+         give the compiler more memory"
     )]
     CompileMemory {
         /// The component's file.
@@ -144,7 +150,8 @@ pub enum LoadError {
     },
     /// The component exports no handler.
     #[error(
-        "load {path:?}: it exports {}, expected `wharf:receiver/handler`; build it for a world that includes `wharf:receiver/base`",
+        "load {path:?}: it exports {}, expected `wharf:receiver/handler`; build it for a world that \
+         includes `wharf:receiver/base`",
         listed(exports)
     )]
     NoHandler {
@@ -155,7 +162,8 @@ pub enum LoadError {
     },
     /// An interface of ours is exported in a version that this host can't call.
     #[error(
-        "load {path:?}: it exports `{found}`, expected version {expected}.x; build it against the WIT package of this server"
+        "load {path:?}: it exports `{found}`, expected version {expected}.x; build it against the WIT \
+         package of this server"
     )]
     ExportVersion {
         /// The component's file.
@@ -179,7 +187,8 @@ pub enum LoadError {
     },
     /// The component imports what no receiver can have.
     #[error(
-        "load {path:?}: it imports {}, which this server does not provide; remove that from the component's world or use a version that is listed in the receiver contract",
+        "load {path:?}: it imports {}, which this server does not provide; remove that from the \
+         component's world or use a version that is listed in the receiver contract",
         listed(imports)
     )]
     UnknownImports {
@@ -190,7 +199,8 @@ pub enum LoadError {
     },
     /// The component imports what the receiver was not granted.
     #[error(
-        "load {path:?}: it imports `{import}`, and receiver {name:?} has no grant for it; add `{grant}` to the receiver's config if it may"
+        "load {path:?}: it imports `{import}`, and receiver {name:?} has no grant for it; add `{grant}` \
+         to the receiver's config if it may"
     )]
     NotGranted {
         /// The component's file.
@@ -204,7 +214,8 @@ pub enum LoadError {
     },
     /// An import has a known name, but not the functions or types that this host provides under it.
     #[error(
-        "load {path:?}: {reason}; build it against the interface versions that are listed in the receiver contract"
+        "load {path:?}: {reason}; build it against the interface versions that are listed in the \
+         receiver contract"
     )]
     Link {
         /// The component's file.

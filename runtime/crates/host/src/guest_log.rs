@@ -83,7 +83,11 @@ impl GuestLog {
 
     fn report(&self, dropped: u64) {
         if dropped > 0 {
-            tracing::warn!(target: "guest", { receiver.name = %self.receiver, dropped }, "lines dropped: the receiver wrote more of them in a second than it may");
+            tracing::warn!(
+                target: "guest",
+                { receiver.name = %self.receiver, dropped },
+                "lines dropped: the receiver wrote more of them in a second than it may"
+            );
         }
     }
 

@@ -63,12 +63,15 @@ impl Receiver {
 
 impl Instance {
     /// Gives a batch to the receiver's `handle`. The answer lists the messages that were not handled; whether it makes sense
-    /// is for the caller to check.
+    /// is for the caller to check; its reasons are cut to one line of at most 1 KiB.
     pub async fn handle(&mut self, batch: &Batch) -> Result<Vec<Failure>, Fault> {
         let mut running = self.running.take().ok_or(Fault::Gone)?;
         let end = start_call(&mut running.store, self.deadline);
         let outcome = timeout_at(end, running.handler.call_handle(&mut running.store, batch)).await;
-        let failures = end_call(&running.store, self.deadline, outcome)?;
+        let mut failures = end_call(&running.store, self.deadline, outcome)?;
+        for failure in &mut failures {
+            failure.reason = printable(&failure.reason, MAX_MESSAGE, false);
+        }
         self.running = Some(running);
         Ok(failures)
     }

@@ -11,6 +11,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::error::LoadError;
+use crate::fault::printable;
 use crate::host::{Compiler, HostOptions};
 
 /// How much of the process's standard error ends up in the error: a few lines; the rest is read and dropped.
@@ -85,7 +86,8 @@ async fn read_start(mut stream: impl AsyncRead + Unpin) -> String {
         let room = MAX_MESSAGE.saturating_sub(start.len());
         start.extend(buffer.iter().take(read.min(room)));
     }
-    String::from_utf8_lossy(&start).trim().to_owned()
+    // It quotes the component.
+    printable(String::from_utf8_lossy(&start).trim(), MAX_MESSAGE, true)
 }
 
 /// Whether the process met its memory limit. The allocator says so and aborts; threads that can't get a stack, and files that

@@ -16,7 +16,7 @@ use wasmtime_wasi_http::p2::bindings::exports::wasi::http::incoming_handler::Gue
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
-use crate::fault::Fault;
+use crate::fault::{Fault, MAX_MESSAGE, printable};
 use crate::receiver::Receiver;
 use crate::store::{State, end_call, start_call};
 
@@ -124,7 +124,7 @@ async fn answer(
 async fn collect(receiver: oneshot::Receiver<Answer>, limit: u64) -> Result<Response<Bytes>, PageError> {
     let (parts, mut body) = match receiver.await {
         Ok(Ok(response)) => response.into_parts(),
-        Ok(Err(code)) => return Err(PageError::Refused(code.to_string())),
+        Ok(Err(code)) => return Err(PageError::Refused(printable(&code.to_string(), MAX_MESSAGE, false))),
         Err(_) => return Err(PageError::NoAnswer),
     };
     let mut bytes = BytesMut::new();

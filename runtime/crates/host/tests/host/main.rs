@@ -1,4 +1,5 @@
 //! Runs the fixture guests of `tests/guests` (`make guests` builds them) and components written as text.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, also in what the tests share")]
 
 mod cache;
 mod calls;
