@@ -57,7 +57,11 @@ impl incoming_handler::Guest for Page {
                 let stream = body.write().expect("the stream was not taken before");
                 while stream.blocking_write_and_flush(&[b'x'; CHUNK]).is_ok() {}
             }
-            _ => respond(out, &[("content-type", "text/html; charset=utf-8")], b"<!doctype html><h1>Fixture</h1>"),
+            _ => respond(
+                out,
+                &[("content-type", "text/html; charset=utf-8")],
+                b"<!doctype html><h1>Fixture</h1>",
+            ),
         }
     }
 }

@@ -47,7 +47,8 @@ impl handler::Guest for Recorder {
     fn handle(batch: Batch) -> Vec<Failure> {
         let mut lines = Vec::new();
         for message in &batch.messages {
-            serde_json::to_writer(&mut lines, &line(&batch.data_type, message)).expect("a line is valid JSON");
+            serde_json::to_writer(&mut lines, &line(&batch.data_type, message))
+                .expect("a line is valid JSON");
             lines.push(b'\n');
         }
         // One write for the whole batch: a call for each line would make the log the slowest part of a test.
