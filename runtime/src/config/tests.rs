@@ -75,7 +75,7 @@ mod accepted {
     fn the_reference_says_the_defaults() {
         let file = shipped("reference.toml");
         let config = Config::load(&file).unwrap();
-        let least = "[types.system_metrics]\n[receivers.dashboard]\ncomponent = \"dashboard.wasm\"\ntypes = [\"system_metrics\"]";
+        let least = "[types.system_metrics]\n[receivers.journal]\ncomponent = \"journal.wasm\"\ntypes = [\"system_metrics\"]";
         assert_eq!(config, Config::parse(least, &file).unwrap());
     }
 

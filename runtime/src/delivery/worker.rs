@@ -259,8 +259,8 @@ impl Worker {
         let alone = batch.len() == 1;
         match self.call(&batch.given).await? {
             Called::Answered(said) => self.settle(&mut batch, said).await?,
-            Called::Failed { counts, .. } => {
-                self.deliver_singly(&mut batch, u32::from(alone && counts)).await?
+            Called::Failed { what, counts } => {
+                self.deliver_singly(&mut batch, (alone && counts).then_some(what)).await?;
             }
         }
         self.finish_batch(&batch);
@@ -286,7 +286,7 @@ impl Worker {
                 FailureAction::Reject => self.skip(&single, "the receiver rejected it", &reason),
                 FailureAction::Retry(after) => {
                     self.status.retried.inc();
-                    self.deliver_alone(&single, 0, Some(pause_of(after))).await?;
+                    self.deliver_alone(&single, None, Some(pause_of(after))).await?;
                 }
             }
             self.finish(&single);
@@ -295,24 +295,38 @@ impl Worker {
     }
 
     /// After a fault of a whole batch: one message at a time, so that the one that can't be handled is found.
-    async fn deliver_singly(&mut self, batch: &mut Batch, failed_alone: u32) -> Result<(), Stopped> {
+    /// `failed_alone`: what went wrong, if the batch was a single message and that counts against it.
+    async fn deliver_singly(
+        &mut self,
+        batch: &mut Batch,
+        mut failed_alone: Option<String>,
+    ) -> Result<(), Stopped> {
         let mut pause = Some(Duration::ZERO);
         for single in batch.take_singles() {
-            self.deliver_alone(&single, failed_alone, pause.take()).await?;
+            self.deliver_alone(&single, failed_alone.take(), pause.take()).await?;
             self.finish(&single);
         }
         Ok(())
     }
 
-    /// Delivers one message until it is handled or given up. `pause`: wait before the first try, at least so long.
+    /// Delivers one message until it is handled or given up. `failed`: what went wrong when it was delivered alone before.
+    /// `pause`: wait before the first try, at least so long.
     async fn deliver_alone(
         &mut self,
         single: &Single,
-        mut attempts: u32,
+        mut failed: Option<String>,
         mut pause: Option<Duration>,
     ) -> Result<(), Stopped> {
         let mut backoff = Backoff::new(self.settings.retry_pause, LONGEST_PAUSE);
+        let mut attempts: u32 = 0;
         loop {
+            if let Some(what) = failed.take() {
+                attempts = attempts.saturating_add(1);
+                if attempts >= self.settings.max_attempts {
+                    self.skip(single, "it failed alone as often as it may", &what);
+                    return Ok(());
+                }
+            }
             if let Some(at_least) = pause.take() {
                 or_stop(&self.stop, sleep(backoff.next_pause().max(at_least))).await?;
             }
@@ -332,13 +346,7 @@ impl Worker {
                         pause = Some(pause_of(after));
                     }
                 },
-                Called::Failed { what, counts } => {
-                    attempts = attempts.saturating_add(u32::from(counts));
-                    if attempts >= self.settings.max_attempts {
-                        self.skip(single, "it failed alone as often as it may", &what);
-                        return Ok(());
-                    }
-                }
+                Called::Failed { what, counts } => failed = counts.then_some(what),
             }
         }
     }
