@@ -2,8 +2,11 @@
 
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 use crate::files;
@@ -21,21 +24,23 @@ pub struct Process {
     pub stdout: Log,
     /// The lines of its standard error, where it logs.
     pub log: Log,
+    /// Kept for as long as the process uses it.
+    _folder: Arc<TempDir>,
 }
 
 impl Process {
     /// Starts `wharf` in a folder, with nothing on standard input.
-    pub fn start(folder: &Path, args: &[&str]) -> Process {
+    pub fn start(folder: Arc<TempDir>, args: &[&str]) -> Process {
         let (stdout, stdout_writer) = std::io::pipe().expect("a pipe can be made");
         let (stderr, stderr_writer) = std::io::pipe().expect("a pipe can be made");
-        let child = command(folder)
+        let child = command(folder.path())
             .args(args)
             .stdin(Stdio::null())
             .stdout(stdout_writer)
             .stderr(stderr_writer)
             .spawn()
             .expect("wharf can be started");
-        Process { child, stdout: Log::follow(stdout), log: Log::follow(stderr) }
+        Process { child, stdout: Log::follow(stdout), log: Log::follow(stderr), _folder: folder }
     }
 
     /// Sends SIGTERM.
@@ -72,6 +77,11 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        // Its folder is removed next: nothing may write there any more. What is killed ends within milliseconds.
+        let _ = self.child.start_kill();
+        while matches!(self.child.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         if std::thread::panicking() {
             let lines = self.log.lines();
             let shown = lines.len().saturating_sub(SHOWN_LINES);

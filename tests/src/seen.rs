@@ -36,10 +36,17 @@ impl Seen {
 impl Log {
     /// What a guest has written to its standard output so far.
     pub fn guest_lines(&self, receiver: &str) -> Vec<String> {
-        self.lines()
-            .iter()
-            .filter_map(|line| guest_line(line, receiver, "stdout").map(str::to_owned))
-            .collect()
+        self.guest_stream(receiver, "stdout")
+    }
+
+    /// What a guest has written to its standard error so far.
+    pub fn guest_errors(&self, receiver: &str) -> Vec<String> {
+        self.guest_stream(receiver, "stderr")
+    }
+
+    fn guest_stream(&self, receiver: &str, stream: &str) -> Vec<String> {
+        let lines = self.lines();
+        lines.iter().filter_map(|line| guest_line(line, receiver, stream)).map(str::to_owned).collect()
     }
 
     /// What a recorder has seen so far.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -12,10 +13,10 @@ use crate::process::{Process, command};
 use crate::server::Server;
 use crate::wait::within;
 
-/// The folder; it is removed when the value is dropped.
+/// The folder; it is removed when this and every process that was started in it are gone.
 #[derive(Debug)]
 pub struct Site {
-    folder: TempDir,
+    folder: Arc<TempDir>,
     config: Config,
 }
 
@@ -30,7 +31,7 @@ pub struct Finished {
 impl Site {
     pub fn new(config: Config) -> Site {
         let folder = tempfile::Builder::new().prefix("wharf-e2e-").tempdir().expect("a folder can be made");
-        Site { folder, config }
+        Site { folder: Arc::new(folder), config }
     }
 
     /// The folder that the config is in.
@@ -73,7 +74,7 @@ impl Site {
 
     /// Starts `wharf` in this folder.
     pub fn spawn(&self, args: &[&str]) -> Process {
-        Process::start(self.path(), args)
+        Process::start(self.folder.clone(), args)
     }
 
     /// Runs `wharf` in this folder to its end, with nothing on standard input.

@@ -60,7 +60,7 @@ async fn the_configs_of_the_repository_pass() {
     let folder = site.path().join("config");
     std::fs::create_dir(&folder).unwrap();
     symlink(files::root().join("target"), site.path().join("target")).unwrap();
-    symlink(files::component("dashboard"), folder.join("dashboard.wasm")).unwrap();
+    symlink(files::component("journal"), folder.join("journal.wasm")).unwrap();
     for name in ["demo.toml", "reference.toml"] {
         let copy = folder.join(name);
         std::fs::copy(files::root().join("config").join(name), &copy).unwrap();

@@ -1,7 +1,7 @@
 //! What agents hear while the server can't keep their messages: too many at once, or a disk that fails.
 
 use e2e::calls::{data, success};
-use e2e::{Agent, Config, Encoding, Rest, Site, files};
+use e2e::{Agent, Config, Encoding, Rest, Site, eventually, files};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
@@ -52,7 +52,11 @@ async fn a_full_queue_refuses_over_websocket_and_says_when_to_try_again() {
             assert!(error["retry_after_ms"].as_u64().is_some_and(|pause| pause > 0), "{error}");
         }
         // The connection lives on, and what was refused can be sent again.
-        assert_eq!(agents[0].call(encoding, &large(0)).await, success());
+        let agent = &mut agents[0];
+        eventually("room in the queue", async || {
+            (agent.call(encoding, &large(0)).await == success()).then_some(())
+        })
+        .await;
     }
     assert!(server.metrics().await.get(r#"wharf_calls_refused_total{code="overloaded"}"#) >= 2.0);
 }
@@ -80,7 +84,10 @@ async fn a_full_queue_refuses_over_rest_with_retry_after() {
             let seconds: u64 = answer.header("retry-after").expect("a 503 has Retry-After").parse().unwrap();
             assert!(seconds >= 1);
         }
-        assert_eq!(rest.call("/data", encoding, &large(0)).await.status, 200);
+        eventually("room in the queue", async || {
+            (rest.call("/data", encoding, &large(0)).await.status == 200).then_some(())
+        })
+        .await;
     }
 }
 
@@ -128,7 +135,7 @@ async fn a_disk_that_fails_is_an_internal_error_until_it_works_again() {
     }
     let log = &server.log;
     log.wait_for(&["ERROR", "metrics"]).await;
-    e2e::eventually("the receiver to have handled what was accepted", async || {
+    eventually("the receiver to have handled what was accepted", async || {
         (server.receiver("puppet").await["handled"] == accepted).then_some(())
     })
     .await;

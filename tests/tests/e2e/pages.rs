@@ -27,7 +27,8 @@ fn assert_secured(answer: &Answered) {
 #[tokio::test]
 async fn pages_are_listed_and_served() {
     let server = Site::new(config()).start().await;
-    assert_eq!(server.stdout.matching(&["page "]), [format!("page http://{}/r/page/", server.agents)]);
+    let announced = server.stdout.wait_for(&["page "]).await;
+    assert_eq!(announced, format!("page http://{}/r/page/", server.agents));
     let rest = Rest::new(server.agents);
     let list = rest.get("/").await;
     assert_eq!(list.status, 200);
