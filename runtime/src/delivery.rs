@@ -90,6 +90,7 @@ pub struct Feed {
 #[derive(Debug)]
 pub struct Delivery {
     statuses: Vec<Arc<Status>>,
+    progress: Vec<Arc<Progress>>,
     workers: TaskTracker,
     keeper: tokio::task::JoinHandle<bool>,
     stop: CancellationToken,
@@ -163,9 +164,9 @@ impl Prepared {
         }
         tasks.close();
         let saved = CancellationToken::new();
-        let keeper = Keeper::new(progress, state, cursor_interval);
+        let keeper = Keeper::new(progress.clone(), state, cursor_interval);
         let keeper = tokio::spawn(keeper.run(saved.clone()));
-        Delivery { statuses, workers: tasks, keeper, stop, saved }
+        Delivery { statuses, progress, workers: tasks, keeper, stop, saved }
     }
 }
 
@@ -178,8 +179,8 @@ impl Delivery {
     /// Stops between batches, lets instances end in an orderly way, and saves the cursors. A call that is running is
     /// waited for, as long as its receiver's own deadline says and not beyond `deadline`.
     ///
-    /// Says whether the saved cursors tell all: if not, messages were delivered and not finished, or a cursor could not be
-    /// saved, and what comes again must be marked as a redelivery.
+    /// Says whether the saved cursors tell all: if not, messages were delivered and not finished, by this run or one before
+    /// it, or a cursor could not be saved, and what comes again must be marked as a redelivery.
     pub async fn stop(self, deadline: Instant) -> bool {
         self.stop.cancel();
         let ended = timeout_at(deadline, self.workers.wait()).await.is_ok();
@@ -191,6 +192,8 @@ impl Delivery {
             tracing::error!(%error, "the task that saves cursors ended early");
             false
         });
-        ended && saved && !self.statuses.iter().any(|status| status.is_interrupted())
+        let interrupted = self.statuses.iter().any(|status| status.is_interrupted());
+        let repeating = self.progress.iter().any(|progress| progress.is_repeating());
+        ended && saved && !interrupted && !repeating
     }
 }

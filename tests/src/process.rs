@@ -16,6 +16,9 @@ use crate::wait::within;
 /// Lines that a failing test shows.
 const SHOWN_LINES: usize = 40;
 
+/// Characters of each of them: bodies can be long.
+const SHOWN_CHARS: usize = 1_000;
+
 /// The process. It is killed when the value is dropped.
 #[derive(Debug)]
 pub struct Process {
@@ -84,8 +87,10 @@ impl Drop for Process {
         }
         if std::thread::panicking() {
             let lines = self.log.lines();
-            let shown = lines.len().saturating_sub(SHOWN_LINES);
-            eprintln!("the last lines of a log:\n{}", lines[shown..].join("\n"));
+            eprintln!("the last lines of a log:");
+            for line in &lines[lines.len().saturating_sub(SHOWN_LINES)..] {
+                eprintln!("{}", line.chars().take(SHOWN_CHARS).collect::<String>());
+            }
         }
     }
 }

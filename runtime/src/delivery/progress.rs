@@ -19,6 +19,8 @@ pub struct Progress {
     topic: String,
     /// Cursors of a `memory` topic are as volatile as what they point at.
     volatile: bool,
+    /// See [`Feed::again_below`].
+    again_below: u64,
     moving: Mutex<Moving>,
 }
 
@@ -61,6 +63,7 @@ impl Progress {
             receiver: receiver.to_owned(),
             topic: topic.to_owned(),
             volatile,
+            again_below: feed.again_below,
             moving: Mutex::new(Moving { cursors, changed: LaneSet::EMPTY }),
         })
     }
@@ -99,6 +102,11 @@ impl Progress {
     /// The lowest offset of all lanes that is not known to be finished.
     pub fn lowest(&self) -> u64 {
         self.lock().cursors.min_next()
+    }
+
+    /// Whether messages that an earlier run may have delivered are still to come again.
+    pub fn is_repeating(&self) -> bool {
+        self.lowest() < self.again_below
     }
 
     fn take_changed(&self) -> Vec<(Lane, Cursor)> {
