@@ -119,10 +119,12 @@ fn shutdown_signal() -> anyhow::Result<CancellationToken> {
     reason = "what went wrong goes to standard error, also when logging is filtered out"
 )]
 fn report(error: &anyhow::Error) -> ExitCode {
-    eprintln!("wharf: {error:#}");
-    let usage = error.is::<Usage>()
-        || error.is::<ConfigError>()
-        || matches!(error.downcast_ref(), Some(ServeError::Components(_)))
-        || error.is::<ComponentErrors>();
-    if usage { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
+    let serve = error.downcast_ref::<ServeError>();
+    let config = error.is::<ConfigError>()
+        || error.is::<ComponentErrors>()
+        || matches!(serve, Some(ServeError::Components(_)));
+    // What comes straight from the library is a fragment; commands word their own errors whole.
+    let failed = if config || serve.is_some() { "failed to " } else { "" };
+    eprintln!("wharf: {failed}{error:#}");
+    if config || error.is::<Usage>() { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
 }

@@ -34,11 +34,9 @@ impl fmt::Display for ComponentErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ComponentErrors::Load { file, errors } => {
-                for (index, (receiver, error)) in errors.iter().enumerate() {
-                    if index > 0 {
-                        writeln!(f)?;
-                    }
-                    write!(f, "{}: receivers.{receiver}.component: {error}", file.display())?;
+                write!(f, "load the components:")?;
+                for (receiver, error) in errors {
+                    write!(f, "\n{}: receivers.{receiver}.component: failed to {error}", file.display())?;
                     let mut source = std::error::Error::source(error);
                     while let Some(cause) = source {
                         write!(f, ": {cause}")?;
@@ -47,8 +45,8 @@ impl fmt::Display for ComponentErrors {
                 }
                 Ok(())
             }
-            ComponentErrors::Host(_) => write!(f, "failed to make the WebAssembly engine"),
-            ComponentErrors::Program(_) => write!(f, "failed to find the program to compile components with"),
+            ComponentErrors::Host(_) => write!(f, "make the WebAssembly engine"),
+            ComponentErrors::Program(_) => write!(f, "find the program to compile components with"),
         }
     }
 }

@@ -30,7 +30,7 @@ pub struct DataDir {
 #[derive(Debug, Error)]
 pub enum DataDirError {
     /// A file or folder in it can't be made, read or locked.
-    #[error("failed to use the data directory: {path}")]
+    #[error("use the data directory: {path}")]
     Io {
         /// What was being used.
         path: PathBuf,
@@ -40,7 +40,7 @@ pub enum DataDirError {
     },
     /// Another server runs on it.
     #[error(
-        "the data directory {path} is in use by another server: stop that one, or give this one a `data-dir` of its own"
+        "use the data directory {path}: another server runs on it; stop that one, or give this one a `data-dir` of its own"
     )]
     InUse {
         /// The directory.
@@ -48,7 +48,7 @@ pub enum DataDirError {
     },
     /// Another version of Wharf wrote it.
     #[error(
-        "the data directory {path} has format {found:?}, this version of wharf reads format {FORMAT:?}: run the version that wrote it, or give this one a `data-dir` of its own"
+        "use the data directory {path}: found format {found:?}, expected {FORMAT:?}, which this version of wharf reads; run the version that wrote it, or give this one a `data-dir` of its own"
     )]
     Format {
         /// The directory.
@@ -144,6 +144,6 @@ mod tests {
         drop(DataDir::open(folder.path()).unwrap());
         fs::write(folder.path().join("FORMAT"), "2\n").unwrap();
         let refusal = DataDir::open(folder.path()).unwrap_err().to_string();
-        assert!(refusal.contains("format \"2\""), "{refusal}");
+        assert!(refusal.contains("found format \"2\""), "{refusal}");
     }
 }

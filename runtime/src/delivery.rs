@@ -41,7 +41,7 @@ use worker::{Source, Worker};
 #[derive(Debug, Error)]
 pub enum DeliveryError {
     /// The cursors can't be read or a first one can't be written.
-    #[error("failed to take up the cursors of receiver {receiver:?} in {topic:?}")]
+    #[error("take up the cursors of receiver {receiver:?} in {topic:?}")]
     Cursors {
         /// The receiver.
         receiver: String,
@@ -53,7 +53,7 @@ pub enum DeliveryError {
     },
     /// A cursor is where the log has never been.
     #[error(
-        "the cursor of receiver {receiver:?} in {topic:?} stands at offset {next}, but the log has never given out an offset above {reserved}: the log and the state of this data directory do not belong together. Restore both from the same backup, or remove the folder `state` to let every receiver start at the end of the log"
+        "take up the cursors: that of receiver {receiver:?} in {topic:?} stands at offset {next}, but the log has never given out an offset above {reserved}: the log and the state of this data directory do not belong together. Restore both from the same backup, or remove the folder `state` to let every receiver start at the end of the log"
     )]
     CursorBeyondLog {
         /// The receiver.

@@ -58,16 +58,16 @@ pub enum ServeError {
     #[error(transparent)]
     DataDir(#[from] DataDirError),
     /// The log can't be opened.
-    #[error("failed to open the log")]
+    #[error("open the log")]
     Log(#[source] OpenError),
     /// The state database can't be opened.
-    #[error("failed to open the state database")]
+    #[error("open the state database")]
     State(#[source] StateError),
     /// Receivers can't be fed.
     #[error(transparent)]
     Delivery(#[from] DeliveryError),
     /// An address can't be listened on.
-    #[error("failed to listen on {address} ({key})")]
+    #[error("listen on {address} ({key})")]
     Bind {
         /// The address.
         address: SocketAddr,
@@ -78,7 +78,7 @@ pub enum ServeError {
         source: io::Error,
     },
     /// Threads or tasks can't be started.
-    #[error("failed to start a runtime or a task")]
+    #[error("start a runtime or a task")]
     Start(#[source] io::Error),
 }
 

@@ -227,7 +227,7 @@ async fn live(
     };
     let upgrade = match upgrade {
         Ok(upgrade) => upgrade,
-        Err(rejection) => return rejection.into_response(),
+        Err(rejection) => return secured(rejection.into_response()),
     };
     let subscription = live.subscribe();
     let browsers = pages.metrics.live_browsers.get_or_create_owned(&ReceiverLabel::new(&name));
