@@ -13,6 +13,7 @@ pub mod status;
 mod arguments;
 mod progress;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -114,10 +115,7 @@ fn shutdown_signal() -> anyhow::Result<CancellationToken> {
     Ok(shutdown)
 }
 
-#[expect(
-    clippy::print_stderr,
-    reason = "what went wrong goes to standard error, also when logging is filtered out"
-)]
+/// Says on standard error what went wrong, also when logging is filtered out.
 fn report(error: &anyhow::Error) -> ExitCode {
     let serve = error.downcast_ref::<ServeError>();
     let config = error.is::<ConfigError>()
@@ -125,6 +123,7 @@ fn report(error: &anyhow::Error) -> ExitCode {
         || matches!(serve, Some(ServeError::Components(_)));
     // What comes straight from the library is a fragment; commands word their own errors whole.
     let failed = if config || serve.is_some() { "failed to " } else { "" };
-    eprintln!("wharf: {failed}{error:#}");
+    // Nobody may be able to take it: the exit code says it too.
+    let _ = writeln!(std::io::stderr(), "wharf: {failed}{error:#}");
     if config || error.is::<Usage>() { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
 }

@@ -4,6 +4,8 @@
 //! data/
 //!   FORMAT          the version of this layout, as text
 //!   LOCK            locked by the server that uses the directory
+//!   RUNNING         there from the moment that receivers are fed until a stop that left nothing half done
+//!   RECEIVERS       every receiver and data type that ever had a cursor
 //!   log/            topics (wharf-log)
 //!   state/          cursors (wharf-state)
 //!   components/     compiled components (wharf-host)
@@ -22,6 +24,7 @@ const FORMAT: &str = "1";
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
+    stopped_cleanly: bool,
     // The lock ends when the file is closed, also when the process is killed.
     _lock: File,
 }
@@ -93,7 +96,44 @@ impl DataDir {
             }
             Err(error) => return Err(at(&format_path)(error)),
         }
-        Ok(DataDir { path: path.to_owned(), _lock: lock })
+        let running = path.join("RUNNING");
+        let stopped_cleanly = !running.try_exists().map_err(at(&running))?;
+        Ok(DataDir { path: path.to_owned(), stopped_cleanly, _lock: lock })
+    }
+
+    /// Whether the last run, if there was one, left no message delivered and not finished.
+    pub fn stopped_cleanly(&self) -> bool {
+        self.stopped_cleanly
+    }
+
+    /// Writes down, durably, that receivers are being fed.
+    pub fn mark_running(&self) -> Result<(), DataDirError> {
+        let path = self.path.join("RUNNING");
+        write_durably(&path, "").map_err(|source| DataDirError::Io { path, source })
+    }
+
+    /// Writes down that nothing was left half done.
+    pub fn mark_stopped(&self) -> Result<(), DataDirError> {
+        let path = self.path.join("RUNNING");
+        fs::remove_file(&path).map_err(|source| DataDirError::Io { path, source })
+    }
+
+    /// Receivers and data types that were written down as known, each once.
+    pub fn known_receivers(&self) -> Result<Vec<(String, String)>, DataDirError> {
+        let path = self.path.join("RECEIVERS");
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(text.lines().filter_map(|line| line.split_once(' ')).map(owned).collect()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(source) => Err(DataDirError::Io { path, source }),
+        }
+    }
+
+    /// Writes these down as known, durably. Their names have no spaces, by the config's own rule.
+    pub fn know_receivers(&self, pairs: &[(String, String)]) -> Result<(), DataDirError> {
+        let path = self.path.join("RECEIVERS");
+        let lines: Vec<String> =
+            pairs.iter().map(|(receiver, topic)| format!("{receiver} {topic}")).collect();
+        write_durably(&path, &lines.join("\n")).map_err(|source| DataDirError::Io { path, source })
     }
 
     /// Where topics are kept.
@@ -111,6 +151,10 @@ impl DataDir {
 /// at all.
 pub fn components(data_dir: &Path) -> PathBuf {
     data_dir.join("components")
+}
+
+fn owned((receiver, topic): (&str, &str)) -> (String, String) {
+    (receiver.to_owned(), topic.to_owned())
 }
 
 fn write_durably(path: &Path, text: &str) -> io::Result<()> {
@@ -136,6 +180,30 @@ mod tests {
         assert!(matches!(refusal, DataDirError::InUse { .. }), "{refusal}");
         drop(first);
         DataDir::open(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn a_run_that_did_not_end_shows() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = DataDir::open(folder.path()).unwrap();
+        assert!(first.stopped_cleanly());
+        first.mark_running().unwrap();
+        drop(first);
+        let second = DataDir::open(folder.path()).unwrap();
+        assert!(!second.stopped_cleanly());
+        second.mark_stopped().unwrap();
+        drop(second);
+        assert!(DataDir::open(folder.path()).unwrap().stopped_cleanly());
+    }
+
+    #[test]
+    fn known_receivers_are_remembered() {
+        let folder = tempfile::tempdir().unwrap();
+        let data_dir = DataDir::open(folder.path()).unwrap();
+        assert_eq!(data_dir.known_receivers().unwrap(), []);
+        let pairs = [("journal", "system_metrics"), ("dashboard", "system_metrics")].map(owned);
+        data_dir.know_receivers(&pairs).unwrap();
+        assert_eq!(data_dir.known_receivers().unwrap(), pairs);
     }
 
     #[test]

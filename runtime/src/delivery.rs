@@ -15,14 +15,17 @@
 
 mod batch;
 mod progress;
+mod quota;
 mod status;
 mod worker;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroUsize;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use thiserror::Error;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
@@ -32,6 +35,7 @@ use wharf_log::{Durability, LaneSet, Topic};
 use wharf_state::{State, StateError};
 
 use crate::config;
+use crate::data_dir::{DataDir, DataDirError};
 use crate::telemetry::Metrics;
 use progress::{Keeper, Progress};
 pub use status::{ReceiverState, Status};
@@ -51,6 +55,9 @@ pub enum DeliveryError {
         #[source]
         source: StateError,
     },
+    /// What is known of receivers can't be read or written.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
     /// A cursor is where the log has never been.
     #[error(
         "take up the cursors: that of receiver {receiver:?} in {topic:?} stands at offset {next}, but the log has never given out an offset above {reserved}: the log and the state of this data directory do not belong together. Restore both from the same backup, or remove the folder `state` to let every receiver start at the end of the log"
@@ -111,6 +118,7 @@ impl Prepared {
     pub fn new(
         receivers: Vec<Fed>,
         feeds: &HashMap<String, Feed>,
+        data_dir: &DataDir,
         state: &State,
         metrics: &Metrics,
     ) -> Result<Prepared, DeliveryError> {
@@ -120,12 +128,20 @@ impl Prepared {
             progress: Vec::new(),
             stop: CancellationToken::new(),
         };
+        let mut known: BTreeSet<(String, String)> = data_dir.known_receivers()?.into_iter().collect();
+        let known_before = known.len();
         for Fed { settings, receiver } in receivers {
             let mut taken_up = Vec::new();
             for data_type in &settings.types {
                 // The config has been checked: every mapped type is configured.
                 if let Some(feed) = feeds.get(data_type) {
-                    let progress = Arc::new(Progress::take_up(&settings.name, data_type, feed, state)?);
+                    let pair = (settings.name.clone(), data_type.clone());
+                    let is_known = known.contains(&pair);
+                    let progress =
+                        Arc::new(Progress::take_up(&settings.name, data_type, feed, is_known, state)?);
+                    if feed.durability != Durability::Memory {
+                        known.insert(pair);
+                    }
                     prepared.progress.push(progress.clone());
                     taken_up.push((data_type.clone(), feed.clone(), progress));
                 }
@@ -152,6 +168,9 @@ impl Prepared {
             }
             prepared.statuses.push(status);
         }
+        if known.len() > known_before {
+            data_dir.know_receivers(&known.into_iter().collect::<Vec<_>>())?;
+        }
         Ok(prepared)
     }
 
@@ -160,7 +179,19 @@ impl Prepared {
         let Prepared { workers, statuses, progress, stop } = self;
         let tasks = TaskTracker::new();
         for worker in workers {
-            tasks.spawn_on(worker.run(), guests);
+            let status = worker.status();
+            let fed = AssertUnwindSafe(worker.run()).catch_unwind();
+            let watched = async move {
+                // A defect of ours, which has said on standard error what it is: it must not look like work.
+                if fed.await.is_err() {
+                    status.broken();
+                    tracing::error!(
+                        receiver.name = status.name,
+                        "a worker panicked; its receiver is not fed until the server is started again"
+                    );
+                }
+            };
+            tasks.spawn_on(watched, guests);
         }
         tasks.close();
         let saved = CancellationToken::new();

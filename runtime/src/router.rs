@@ -5,7 +5,7 @@
 //! can submit frame after frame, in order, and answer each when its time comes. The router knows no socket and no receiver.
 
 use std::collections::HashMap;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -78,6 +78,7 @@ impl Router {
             refusals: Vec::new(),
             appends: Vec::new(),
             refused: self.refused.clone(),
+            stop: self.stop.clone(),
         };
         let stopping = self.stop.is_cancelled();
         let received_at = unix_milliseconds();
@@ -97,8 +98,10 @@ impl Router {
                 Err(refusal) => submitted.refusals.push((index, refusal)),
             }
         }
+        let deadline = Instant::now() + self.append_wait;
         for group in groups {
-            submitted.appends.push(group.enqueue(self.append_wait).await);
+            let wait = deadline.saturating_duration_since(Instant::now());
+            submitted.appends.push(group.enqueue(wait).await);
         }
         submitted
     }
@@ -182,6 +185,7 @@ pub struct Submitted {
     refusals: Vec<(usize, Refusal)>,
     appends: Vec<Append>,
     refused: Family<CodeLabel, Counter>,
+    stop: CancellationToken,
 }
 
 struct Append {
@@ -195,7 +199,7 @@ struct Append {
 impl Submitted {
     /// The answer, once every message of the frame is as durable as its type says, or refused.
     pub async fn answer(self) -> Answer {
-        let Submitted { reference, single, calls, token, mut refusals, appends, refused } = self;
+        let Submitted { reference, single, calls, token, mut refusals, appends, refused, stop } = self;
         for append in appends {
             let outcome = match append.queued {
                 Ok(pending) => pending.await,
@@ -207,7 +211,7 @@ impl Submitted {
                     append.accepted_bytes.inc_by(append.body_bytes);
                 }
                 Err(error) => {
-                    let refusal = not_appended(&error);
+                    let refusal = not_appended(&error, stop.is_cancelled());
                     refusals.extend(append.indices.into_iter().map(|index| (index, refusal.clone())));
                 }
             }
@@ -227,14 +231,18 @@ impl Submitted {
     }
 }
 
-fn not_appended(error: &AppendError) -> Refusal {
+fn not_appended(error: &AppendError, stopping: bool) -> Refusal {
     match error {
         AppendError::Overloaded { .. } => Refusal::overloaded(RETRY_AFTER_MS),
         AppendError::Full => Refusal {
             message: "the disk of the server is full; send it again later".to_owned(),
             ..Refusal::overloaded(RETRY_AFTER_MS)
         },
-        AppendError::Closed { .. } => Refusal::shutting_down(),
+        AppendError::Closed { .. } if stopping => Refusal::shutting_down(),
+        AppendError::Closed { topic } => {
+            tracing::error!(log.topic = topic, "the writer of a topic has ended; start the server again");
+            Refusal::internal()
+        }
         AppendError::TooLarge { .. } => Refusal::too_large(error.to_string()),
         AppendError::Io(source) => {
             // What failed is for the operator; the agent learns that it was not stored.

@@ -30,6 +30,7 @@ use crate::frontend::guard::{self, Guard};
 use crate::frontend::listener::{self, Listener};
 use crate::frontend::pages::{self, Page, Pages};
 use crate::frontend::{self, Frontend};
+use crate::open_files;
 use crate::router::Router;
 use crate::telemetry::Metrics;
 
@@ -92,10 +93,17 @@ pub async fn run(
     let started = Instant::now();
     let metrics = Arc::new(Metrics::new());
     let data_dir = DataDir::open(&config.data_dir)?;
-    let fed = components::load(&components::host(&config)?, &config).await?;
-    let stored = Stored::open(&data_dir, &config).await?;
+    let max_connections = open_files::room_for_connections(config.limits.max_connections, config.types.len());
+    let host = components::host(&config)?;
+    // Compiling may take minutes; whoever stops the server meanwhile need not wait for it.
+    let fed = tokio::select! {
+        fed = components::load(&host, &config) => fed?,
+        () = shutdown.cancelled() => return Ok(()),
+    };
+    let stored = Stored::open(data_dir, &config).await?;
     let guests = guest_runtime(config.host.threads).map_err(ServeError::Start)?;
-    let outcome = serve(config, started, metrics, fed, stored, &guests, listening, shutdown).await;
+    let outcome =
+        serve(config, started, max_connections, metrics, fed, stored, &guests, listening, shutdown).await;
     // What still runs there has been told to end and had its time.
     guests.shutdown_background();
     outcome
@@ -108,6 +116,7 @@ pub async fn run(
 async fn serve(
     config: Config,
     started: Instant,
+    max_connections: usize,
     metrics: Arc<Metrics>,
     fed: Vec<Fed>,
     stored: Stored,
@@ -115,12 +124,13 @@ async fn serve(
     listening: impl FnOnce(&Addresses),
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
-    let Stored { log, state, feeds } = stored;
+    let Stored { data_dir, log, state, feeds } = stored;
     let pages: BTreeMap<String, Page> =
         fed.iter().map(|fed| (fed.settings.name.clone(), page(fed))).collect();
     let prepared = {
-        let (feeds, state, metrics) = (feeds.clone(), state.clone(), metrics.clone());
-        blocking(move || Prepared::new(fed, &feeds, &state, &metrics)).await??
+        let (data_dir, feeds, state) = (data_dir.clone(), feeds.clone(), state.clone());
+        let metrics = metrics.clone();
+        blocking(move || Prepared::new(fed, &feeds, &data_dir, &state, &metrics)).await??
     };
     let agents_socket = bind(config.listen.agents, "listen.agents").await?;
     let admin_socket = bind(config.listen.admin, "listen.admin").await?;
@@ -134,6 +144,10 @@ async fn serve(
             .collect(),
     };
 
+    {
+        let data_dir = data_dir.clone();
+        blocking(move || data_dir.mark_running()).await??;
+    }
     let delivery = prepared.start(guests.handle(), state.clone(), config.state.cursor_interval);
     let sockets = TaskTracker::new();
     let topics = config.types.iter().filter_map(|data_type| {
@@ -186,7 +200,7 @@ async fn serve(
         Listener {
             socket: agents_socket,
             name: "agents",
-            max_connections: config.limits.max_connections,
+            max_connections,
             head_timeout: config.limits.request_timeout,
         },
         agent_routes,
@@ -211,20 +225,22 @@ async fn serve(
     shutdown.cancelled().await;
     tracing::info!("stopping");
     admin.ready.store(false, Ordering::Release);
-    let deadline = tokio::time::Instant::now() + config.limits.shutdown_timeout;
+    // Sockets get half of the time, so that a client that does not read can't take the receivers' share.
+    let stopping = tokio::time::Instant::now();
+    let answered_by = stopping + config.limits.shutdown_timeout / 2;
+    let ended_by = stopping + config.limits.shutdown_timeout;
     sockets.close();
     let answered = async {
         let _ = agents.await;
         sockets.wait().await;
     };
-    if tokio::time::timeout_at(deadline, answered).await.is_err() {
+    if tokio::time::timeout_at(answered_by, answered).await.is_err() {
         tracing::warn!("connections were still open when the time to stop was over");
     }
-    if delivery.stop(deadline).await {
-        log.close().await;
-    } else {
-        // As after a crash: what comes again may have been delivered before, and will be marked so.
-        blocking(move || drop(log)).await?;
+    let clean = delivery.stop(ended_by).await;
+    log.close().await;
+    if clean {
+        blocking(move || data_dir.mark_stopped()).await??;
     }
     admin_stop.cancel();
     let _ = tokio::time::timeout(Duration::from_secs(1), operators).await;
@@ -236,13 +252,14 @@ async fn serve(
 
 /// What is kept in the data directory.
 struct Stored {
+    data_dir: Arc<DataDir>,
     log: Log,
     state: State,
     feeds: HashMap<String, Feed>,
 }
 
 impl Stored {
-    async fn open(data_dir: &DataDir, config: &Config) -> Result<Stored, ServeError> {
+    async fn open(data_dir: DataDir, config: &Config) -> Result<Stored, ServeError> {
         let options = config
             .types
             .iter()
@@ -262,8 +279,6 @@ impl Stored {
         })
         .await??;
         log.recovery().iter().for_each(report);
-        let stopped_cleanly: HashMap<&str, bool> =
-            log.recovery().iter().map(|recovery| (recovery.topic.as_str(), recovery.clean)).collect();
         let feeds = config
             .types
             .iter()
@@ -271,12 +286,11 @@ impl Stored {
                 let name = data_type.name.clone();
                 let topic = log.topic(&name)?.clone();
                 // A clean stop saved the cursors as they were.
-                let clean = stopped_cleanly.get(name.as_str()).copied().unwrap_or(false);
-                let again_below = if clean { 0 } else { topic.end() };
+                let again_below = if data_dir.stopped_cleanly() { 0 } else { topic.end() };
                 Some((name, Feed { durability: data_type.durability, again_below, topic }))
             })
             .collect();
-        Ok(Stored { log, state, feeds })
+        Ok(Stored { data_dir: Arc::new(data_dir), log, state, feeds })
     }
 }
 

@@ -14,6 +14,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tracing_subscriber::EnvFilter;
 
+use stderr::Stderr;
+
+mod stderr;
+
 /// What is logged when `WHARF_LOG` does not say otherwise: our own news and the lines of guests, and only warnings of
 /// libraries.
 const DEFAULT_FILTER: &str = "warn,wharf=info,wharf_host=info,wharf_log=info,wharf_state=info,guest=info";
@@ -25,7 +29,8 @@ pub fn start_logging() {
     // A second call (tests start several servers in one process) keeps the first one's settings.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(Stderr::default())
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal())
         .try_init();
 }

@@ -19,7 +19,7 @@ pub struct Progress {
     topic: String,
     /// Cursors of a `memory` topic are as volatile as what they point at.
     volatile: bool,
-    /// See [`Feed::again_below`].
+    /// Messages below this offset may have been delivered by an earlier run.
     again_below: u64,
     moving: Mutex<Moving>,
 }
@@ -31,11 +31,13 @@ struct Moving {
 }
 
 impl Progress {
-    /// Reads the cursors, or starts them at the end of the topic and writes that down.
+    /// Reads the cursors, or starts them and writes that down: at the end of the topic for a receiver that is new to it, at
+    /// its beginning for one that is `known` and whose cursors are lost, so that nothing is skipped.
     pub fn take_up(
         receiver: &str,
         topic: &str,
         feed: &Feed,
+        known: bool,
         state: &State,
     ) -> Result<Progress, DeliveryError> {
         let failed = |source| DeliveryError::Cursors {
@@ -45,6 +47,7 @@ impl Progress {
         };
         let volatile = feed.durability == Durability::Memory;
         let end = feed.topic.end();
+        let mut again_below = feed.again_below;
         let cursors = if volatile {
             Cursors::at(end)
         } else if let Some(cursors) = state.cursors(receiver, topic).map_err(failed)? {
@@ -55,7 +58,26 @@ impl Progress {
             }
             cursors
         } else {
-            let cursors = Cursors::at(end);
+            let start = feed.topic.start();
+            let next = if known { start } else { end };
+            if known {
+                // What a lost cursor stood for may have been delivered.
+                again_below = end;
+                tracing::error!(
+                    receiver.name = receiver,
+                    log.topic = topic,
+                    next,
+                    "the cursors of this receiver are lost; it gets everything again that is kept"
+                );
+            } else if end > start {
+                tracing::info!(
+                    receiver.name = receiver,
+                    log.topic = topic,
+                    next,
+                    "this receiver is new to this data type; what came before is not for it"
+                );
+            }
+            let cursors = Cursors::at(next);
             state.save(receiver, topic, cursors.iter(), Persist::Sync).map_err(failed)?;
             cursors
         };
@@ -63,7 +85,7 @@ impl Progress {
             receiver: receiver.to_owned(),
             topic: topic.to_owned(),
             volatile,
-            again_below: feed.again_below,
+            again_below,
             moving: Mutex::new(Moving { cursors, changed: LaneSet::EMPTY }),
         })
     }
@@ -102,6 +124,11 @@ impl Progress {
     /// The lowest offset of all lanes that is not known to be finished.
     pub fn lowest(&self) -> u64 {
         self.lock().cursors.min_next()
+    }
+
+    /// Whether a message may have been delivered by an earlier run.
+    pub fn is_repeated(&self, offset: u64) -> bool {
+        offset < self.again_below
     }
 
     /// Whether messages that an earlier run may have delivered are still to come again.

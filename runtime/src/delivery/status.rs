@@ -20,6 +20,8 @@ pub enum ReceiverState {
     Running,
     /// At least one instance is being made anew after a fault.
     Restarting,
+    /// At least one instance is not fed any more, because of a defect of the server.
+    Broken,
 }
 
 impl ReceiverState {
@@ -28,6 +30,7 @@ impl ReceiverState {
         match self {
             ReceiverState::Running => "running",
             ReceiverState::Restarting => "restarting",
+            ReceiverState::Broken => "broken",
         }
     }
 }
@@ -60,6 +63,7 @@ pub struct Status {
     topics: Vec<(Topic, Arc<Progress>)>,
     restarting: AtomicUsize,
     interrupted: AtomicBool,
+    broken: AtomicBool,
     last_error: Mutex<Option<String>>,
 }
 
@@ -90,12 +94,16 @@ impl Status {
             topics,
             restarting: AtomicUsize::new(0),
             interrupted: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
             last_error: Mutex::new(None),
         }
     }
 
     /// How it is doing.
     pub fn state(&self) -> ReceiverState {
+        if self.broken.load(Ordering::Relaxed) {
+            return ReceiverState::Broken;
+        }
         match self.restarting.load(Ordering::Relaxed) {
             0 => ReceiverState::Running,
             _ => ReceiverState::Restarting,
@@ -125,6 +133,11 @@ impl Status {
 
     pub(super) fn interrupted(&self) {
         self.interrupted.store(true, Ordering::Release);
+    }
+
+    pub(super) fn broken(&self) {
+        self.broken.store(true, Ordering::Relaxed);
+        self.interrupted();
     }
 
     pub(super) fn restarting(&self) {

@@ -8,6 +8,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::select_all;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -17,6 +18,7 @@ use wharf_log::{Entry, LaneSet, Reader};
 use super::Feed;
 use super::batch::{self, Batch, Said, Single};
 use super::progress::Progress;
+use super::quota::{Quota, Taken};
 use super::status::Status;
 use crate::backoff::Backoff;
 use crate::config;
@@ -38,7 +40,6 @@ pub struct Source {
     data_type: Arc<str>,
     reader: Reader,
     progress: Arc<Progress>,
-    again_below: u64,
     /// Read, but too large for the batch that was being made: the first of the next one.
     held: Option<Entry>,
 }
@@ -51,7 +52,6 @@ impl Source {
 
             reader: feed.topic.reader(lanes, progress.next(lanes)),
             progress,
-            again_below: feed.again_below,
             held: None,
         }
     }
@@ -91,6 +91,8 @@ pub struct Worker {
     status: Arc<Status>,
     stop: CancellationToken,
     instance: Option<Instance>,
+    /// Lines that may be written about skipped messages.
+    lines: Quota,
     /// Which source is asked first: each in turn, so that a busy type does not starve a quiet one.
     turn: usize,
 }
@@ -105,7 +107,14 @@ impl Worker {
         status: Arc<Status>,
         stop: CancellationToken,
     ) -> Worker {
-        Worker { receiver, settings: settings.clone(), lanes, sources, status, stop, instance: None, turn: 0 }
+        let lines = Quota::new(settings.log_lines);
+        let settings = settings.clone();
+        Worker { receiver, settings, lanes, sources, status, stop, instance: None, lines, turn: 0 }
+    }
+
+    /// Where it reports what it does.
+    pub fn status(&self) -> Arc<Status> {
+        self.status.clone()
     }
 
     /// Feeds the instance until the server stops.
@@ -137,6 +146,7 @@ impl Worker {
         let stop = self.stop.clone();
         let Some(source) = self.sources.get_mut(index) else { return Err(Stopped) };
 
+        // Copies: an entry of the log keeps its whole block in memory, which may be a thousand times its size.
         let mut entries: Vec<Entry> = source.held.take().into_iter().collect();
         let mut bytes = entries.iter().map(|entry| entry.payload.len()).sum::<usize>();
         let mut first = entries.is_empty();
@@ -173,7 +183,8 @@ impl Worker {
                     "these offsets are lost and can't be delivered"
                 );
             }
-            for entry in read.entries {
+            for mut entry in read.entries {
+                entry.payload = Bytes::copy_from_slice(&entry.payload);
                 let size = entry.payload.len();
                 // Only the last one read can be too large, and only when it would have come alone: it waits for its turn.
                 if bytes > 0 && bytes.saturating_add(size) > max_bytes {
@@ -236,7 +247,8 @@ impl Worker {
             return None;
         }
         let offset = entry.offset;
-        let redelivery = if offset < source.again_below { Redelivery::Again } else { Redelivery::None };
+        let redelivery =
+            if source.progress.is_repeated(offset) { Redelivery::Again } else { Redelivery::None };
         match batch::message(entry, self.settings.encoding, redelivery) {
             Ok(message) => Some(message),
             Err(error) => {
@@ -420,8 +432,18 @@ impl Worker {
         );
     }
 
-    fn skip(&self, single: &Single, why: &str, reason: &str) {
+    fn skip(&mut self, single: &Single, why: &str, reason: &str) {
         self.status.skipped.inc();
+        match self.lines.take() {
+            Taken::One => {}
+            // Whoever can send can make a receiver reject: the log must not be the way to fill a disk.
+            Taken::None => return,
+            Taken::OneAfter { dropped } => tracing::error!(
+                receiver.name = self.receiver.name(),
+                dropped,
+                "skipped more messages than `log-lines` lets be told one by one"
+            ),
+        }
         let reason: String = reason.chars().take(MAX_REASON_CHARS).collect();
         self.status.failed(&format_args!("skipped offset {}: {why}: {reason}", single.offset));
         tracing::error!(

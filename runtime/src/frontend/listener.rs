@@ -14,10 +14,12 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::metrics::gauge::Gauge;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -29,6 +31,15 @@ const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// How long a closed connection is still read, and what arrives thrown away. A client that is in the middle of sending
 /// would otherwise get a reset in place of the refusal that was written to it (RFC 9112, 9.6).
 const LINGER: Duration = Duration::from_secs(2);
+/// How many connections without a place may linger: beyond that they are reset, which costs nothing.
+const MAX_LINGERING: usize = 256;
+/// How long requests that have begun may take to end once the server stops.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+/// When a peer has been silent for so long, the system asks whether it is still there, and after a few questions without
+/// an answer ends the connection: an agent that lost its power must not keep a place for ever.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+/// The pause between two such questions.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// The pause after a failed accept (out of file descriptors): without it the loop would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What a connection beyond the bound is told.
@@ -59,6 +70,8 @@ pub async fn run(listener: Listener, routes: Routes, metrics: Arc<Metrics>, stop
     let open = metrics.connections.get_or_create_owned(&label);
     let refused = metrics.connections_refused.get_or_create_owned(&label);
     let places = Arc::new(Semaphore::new(max_connections));
+    let lingering = Arc::new(Semaphore::new(MAX_LINGERING));
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(head_timeout).max_header_size(MAX_HEAD_BYTES);
     let connections = TaskTracker::new();
@@ -76,12 +89,15 @@ pub async fn run(listener: Listener, routes: Routes, metrics: Arc<Metrics>, stop
         };
         let Ok(permit) = places.clone().try_acquire_owned() else {
             refused.inc();
-            turn_away(stream);
+            if let Ok(permit) = lingering.clone().try_acquire_owned() {
+                turn_away(stream, permit);
+            }
             continue;
         };
         let place = Place::new(permit, open.clone());
         // Answers are small and awaited: waiting to fill a packet would only delay them.
         let _ = stream.set_nodelay(true);
+        let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
         let service = TowerToHyperService::new(routes.clone());
         let connection =
             http.serve_connection(TokioIo::new(Stream::new(stream, place)), service).with_upgrades();
@@ -92,7 +108,8 @@ pub async fn run(listener: Listener, routes: Routes, metrics: Arc<Metrics>, stop
                 ended = connection.as_mut() => ended,
                 () = stop.cancelled() => {
                     connection.as_mut().graceful_shutdown();
-                    connection.await
+                    // What is still on its way then is not waited for.
+                    timeout(STOP_GRACE, connection).await.unwrap_or(Ok(()))
                 }
             };
             if let Err(error) = ended {
@@ -107,9 +124,12 @@ pub async fn run(listener: Listener, routes: Routes, metrics: Arc<Metrics>, stop
 
 /// Answers 503 without reading. Not counted as a connection, so it may not wait: what does not fit into the socket's
 /// buffer, which is empty, is lost.
-fn turn_away(stream: TcpStream) {
+fn turn_away(stream: TcpStream, permit: OwnedSemaphorePermit) {
     if stream.try_write(TURNED_AWAY).is_ok() {
-        tokio::spawn(linger(stream, None));
+        tokio::spawn(async move {
+            linger(stream, None).await;
+            drop(permit);
+        });
     }
 }
 

@@ -195,7 +195,14 @@ fn page_failed(name: &str, error: &PageError) -> Response {
             response
         }
         error => {
-            tracing::warn!(receiver.name = name, error = %error, "a page failed");
+            let evidence = match error {
+                PageError::Fault(fault) => fault.evidence(),
+                _ => None,
+            };
+            let stderr = evidence.map(|evidence| evidence.stderr.join("\n")).unwrap_or_default();
+            let backtrace = evidence.and_then(|evidence| evidence.backtrace.as_deref()).unwrap_or_default();
+            let error: &dyn std::error::Error = error;
+            tracing::warn!(receiver.name = name, error, stderr, backtrace, "a page failed");
             // What failed is for the operator, who finds it in the log.
             plain(
                 StatusCode::BAD_GATEWAY,

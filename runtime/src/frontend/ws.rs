@@ -18,7 +18,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesOrdered, SplitSink, SplitStream};
 use futures_util::{FutureExt, SinkExt, StreamExt};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::Error as SocketError;
 use wharf_protocol::{Answer, Encoding, Refusal, decode_frame};
 
@@ -90,7 +90,7 @@ impl Connection {
         // From the stop on, calls are answered `shutting_down` until the grace is over.
         let grace = async {
             stop.cancelled().await;
-            sleep_until(Instant::now() + SHUTDOWN_GRACE).await;
+            sleep(SHUTDOWN_GRACE).await;
         };
         let mut grace = std::pin::pin!(grace);
         let closing = loop {
@@ -171,6 +171,13 @@ impl Connection {
                 next = self.owed.next().now_or_never().flatten();
             }
             self.answers.flush().await.map_err(|_| Gone)
+        };
+        let stop = self.frontend.stop.clone();
+        let writing = async {
+            tokio::select! {
+                written = writing => written,
+                () = async { stop.cancelled().await; sleep(2 * SHUTDOWN_GRACE).await } => Err(Gone),
+            }
         };
         match timeout(self.frontend.request_timeout, writing).await {
             Ok(Ok(())) => Ok(()),
