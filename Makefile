@@ -31,7 +31,7 @@ test-unit: guests ## test each crate by itself
 	cd guest-receivers && CARGO_TARGET_DIR=../$(GUESTS_TARGET) $(CARGO) test --locked --release -p dashboard
 
 test-e2e: build guests ## test the real binary from outside
-	$(CARGO) test --locked -p e2e
+	$(CARGO) test --locked --workspace --test e2e
 
 test-browser: build guests ## test the dashboard in headless Chromium
 	cd tests/browser && npm test

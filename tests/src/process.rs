@@ -34,16 +34,26 @@ pub struct Process {
 impl Process {
     /// Starts `wharf` in a folder, with nothing on standard input.
     pub fn start(folder: Arc<TempDir>, args: &[&str]) -> Process {
+        let (stderr, writer) = std::io::pipe().expect("a pipe can be made");
+        Process::start_with(folder, args, writer, Log::follow(stderr))
+    }
+
+    /// Starts `wharf` with a standard error that the test does not read.
+    pub fn start_unheard(folder: Arc<TempDir>, args: &[&str], stderr: impl Into<Stdio>) -> Process {
+        let (nothing, _) = std::io::pipe().expect("a pipe can be made");
+        Process::start_with(folder, args, stderr, Log::follow(nothing))
+    }
+
+    fn start_with(folder: Arc<TempDir>, args: &[&str], stderr: impl Into<Stdio>, log: Log) -> Process {
         let (stdout, stdout_writer) = std::io::pipe().expect("a pipe can be made");
-        let (stderr, stderr_writer) = std::io::pipe().expect("a pipe can be made");
         let child = command(folder.path())
             .args(args)
             .stdin(Stdio::null())
             .stdout(stdout_writer)
-            .stderr(stderr_writer)
+            .stderr(stderr)
             .spawn()
             .expect("wharf can be started");
-        Process { child, stdout: Log::follow(stdout), log: Log::follow(stderr), _folder: folder }
+        Process { child, stdout: Log::follow(stdout), log, _folder: folder }
     }
 
     /// Sends SIGTERM.

@@ -72,6 +72,13 @@ impl Site {
         self.spawn(&["run", "--config", config.to_str().expect("paths of tests are text")])
     }
 
+    /// Starts a server whose standard error the test does not read, and waits until it listens.
+    pub async fn start_unheard(&self, stderr: impl Into<Stdio>) -> Server {
+        let config = self.write_config();
+        let args = ["run", "--config", config.to_str().expect("paths of tests are text")];
+        Server::listening(Process::start_unheard(self.folder.clone(), &args, stderr)).await
+    }
+
     /// Starts `wharf` in this folder.
     pub fn spawn(&self, args: &[&str]) -> Process {
         Process::start(self.folder.clone(), args)

@@ -221,7 +221,7 @@ async fn a_data_directory_has_one_server() {
     assert_eq!(finished.code, Some(1), "{}", finished.stderr);
     assert!(!finished.stdout.contains("listening"), "{}", finished.stdout);
     assert!(
-        finished.stderr.contains("in use") && finished.stderr.contains("data-dir"),
+        finished.stderr.contains("another server") && finished.stderr.contains("data-dir"),
         "{}",
         finished.stderr
     );

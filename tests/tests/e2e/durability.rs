@@ -272,6 +272,47 @@ async fn what_a_crash_left_to_repeat_is_still_marked_after_an_orderly_stop() {
 }
 
 #[tokio::test]
+async fn what_a_run_without_new_messages_delivered_is_marked_when_it_comes_again() {
+    let recorder = files::guest("recorder");
+    let mut site = Site::new(Config::new().set("state.cursor-interval", "10s").receiver(
+        "recorder",
+        &files::guest("init-fails"),
+        &["metrics"],
+    ));
+    let server = site.start().await;
+    let mut agent = Agent::connect(server.agents).await;
+    assert_eq!(agent.call(Encoding::Json, &data("a", json!({}))).await, success());
+    server.stop().await;
+
+    site.change(|config| config.receiver("recorder", &recorder, &["metrics"]));
+    for redelivery in ["none", "again", "again"] {
+        let server = site.start().await;
+        let seen = server.log.wait_seen("recorder", 1).await;
+        assert_eq!(seen[0].redelivery, redelivery);
+        server.kill().await;
+    }
+}
+
+#[tokio::test]
+async fn a_receiver_whose_cursors_are_lost_gets_everything_again() {
+    let site = Site::new(Config::new().receiver("recorder", &files::guest("recorder"), &["metrics"]));
+    let server = site.start().await;
+    let mut agent = Agent::connect(server.agents).await;
+    for number in 0..3 {
+        assert_eq!(agent.call(Encoding::Json, &data("a", json!({ "number": number }))).await, success());
+    }
+    let first = server.log.wait_seen("recorder", 3).await;
+    server.stop().await;
+
+    std::fs::remove_dir_all(site.path().join("data/state")).unwrap();
+    let server = site.start().await;
+    server.log.wait_for(&["the cursors of this receiver are lost", "recorder"]).await;
+    let expected: Vec<_> =
+        first.into_iter().map(|seen| Seen { redelivery: "again".to_owned(), ..seen }).collect();
+    assert_eq!(server.log.wait_seen("recorder", 3).await, expected);
+}
+
+#[tokio::test]
 async fn an_orderly_restart_repeats_nothing() {
     let site = Site::new(
         Config::new()

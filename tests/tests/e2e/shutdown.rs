@@ -126,3 +126,26 @@ async fn instances_begin_and_end_in_an_orderly_way() {
     assert_eq!((count("init"), count("terminate"), lines.len()), (2, 2, 24), "{lines:#?}");
     assert_eq!(lines[lines.len() - 2..], ["terminate", "terminate"]);
 }
+
+#[tokio::test]
+async fn clients_that_are_stuck_do_not_make_a_stop_unclean() {
+    let site = Site::new(Config::new().receiver("recorder", &files::guest("recorder"), &["metrics"]));
+    let mut server = site.start().await;
+    let mut agent = Agent::connect(server.agents).await;
+    assert_eq!(agent.call(Encoding::Json, &data("a", json!({}))).await, success());
+    server.log.wait_seen("recorder", 1).await;
+    let mut half_a_head = Raw::connect(server.agents).await;
+    half_a_head.write("POST /data HTTP/1.1\r\nHost:").await;
+    let mut half_a_body = Raw::connect(server.agents).await;
+    let head = format!(
+        "POST /data HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\
+         Expect: 100-continue\r\n\r\n",
+        server.agents
+    );
+    half_a_body.write(head).await;
+    assert_eq!(half_a_body.response().await.status, 100);
+    server.terminate();
+    assert_eq!(server.ended().await.code(), Some(0));
+    assert!(server.log.matching(&["when the time to stop was over"]).is_empty());
+    assert!(!site.path().join("data/RUNNING").exists(), "the stop was clean");
+}
