@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use wharf_log::{Log, OpenError, TopicOptions, TopicRecovery};
+use wharf_log::{Log, OpenError, TopicOptions};
 use wharf_state::{State, StateError};
 
 use crate::admin::{self, Admin};
@@ -278,7 +278,6 @@ impl Stored {
             Ok::<_, ServeError>((log, state))
         })
         .await??;
-        log.recovery().iter().for_each(report);
         let feeds = config
             .types
             .iter()
@@ -291,27 +290,6 @@ impl Stored {
             })
             .collect();
         Ok(Stored { data_dir: Arc::new(data_dir), log, state, feeds })
-    }
-}
-
-/// Says what a topic lost. After a kill there is nothing to say: what is cut off then was never acknowledged.
-fn report(recovery: &TopicRecovery) {
-    let topic = &recovery.topic;
-    if let Some(cut) = &recovery.cut {
-        tracing::warn!(log.topic = topic, file = %cut.file.display(), position = cut.position, bytes = cut.bytes, offsets = ?cut.offsets, "cut off an unfinished write");
-    }
-    if !recovery.lost.is_empty() {
-        tracing::error!(log.topic = topic, offsets = ?recovery.lost, "these offsets are damaged and can't be served");
-    }
-    if recovery.bound_lost {
-        tracing::error!(
-            log.topic = topic,
-            next = recovery.next,
-            "the file `bound` was damaged or missing; offsets go on far above those that are known"
-        );
-    }
-    for file in &recovery.ignored {
-        tracing::warn!(log.topic = topic, file = %file.display(), "ignored a file that is not part of the log");
     }
 }
 

@@ -11,7 +11,7 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Metric, Registry};
 use tracing_subscriber::EnvFilter;
 
 use stderr::Stderr;
@@ -103,67 +103,23 @@ impl ReceiverLabel {
 impl Metrics {
     /// All numbers at zero.
     pub fn new() -> Metrics {
-        let mut metrics = Metrics {
-            registry: Registry::with_prefix("wharf"),
-            connections: Family::default(),
-            connections_refused: Family::default(),
-            accepted: Family::default(),
-            accepted_bytes: Family::default(),
-            refused: Family::default(),
-            handled: Family::default(),
-            faults: Family::default(),
-            retried: Family::default(),
-            skipped: Family::default(),
-            lost: Family::default(),
-            instances_started: Family::default(),
-            live_browsers: Family::default(),
-        };
-        let registry = &mut metrics.registry;
-        registry.register("connections", "Open connections", metrics.connections.clone());
-        registry.register(
-            "connections_refused",
-            "Connections turned away at the bound",
-            metrics.connections_refused.clone(),
-        );
-        registry.register("messages_accepted", "Messages stored and acknowledged", metrics.accepted.clone());
-        registry.register(
-            "accepted_body_bytes",
-            "Bytes of the bodies of accepted messages",
-            metrics.accepted_bytes.clone(),
-        );
-        registry.register("calls_refused", "Calls and frames refused, by code", metrics.refused.clone());
-        registry.register("messages_handled", "Messages finished by a receiver", metrics.handled.clone());
-        registry.register(
-            "receiver_faults",
-            "Calls of a receiver that ended in a fault",
-            metrics.faults.clone(),
-        );
-        registry.register(
-            "messages_retried",
-            "Messages that a receiver asked to get again",
-            metrics.retried.clone(),
-        );
-        registry.register(
-            "messages_skipped",
-            "Messages that were given up for a receiver",
-            metrics.skipped.clone(),
-        );
-        registry.register(
-            "offsets_lost",
-            "Offsets that could not be served to a receiver",
-            metrics.lost.clone(),
-        );
-        registry.register(
-            "instances_started",
-            "Instances made of a receiver's component",
-            metrics.instances_started.clone(),
-        );
-        registry.register(
-            "live_browsers",
-            "Browsers connected to a receiver's live updates",
-            metrics.live_browsers.clone(),
-        );
-        metrics
+        let mut registry = Registry::with_prefix("wharf");
+        let new = &mut registry;
+        Metrics {
+            connections: family(new, "connections", "Open connections"),
+            connections_refused: family(new, "connections_refused", "Connections turned away at the bound"),
+            accepted: family(new, "messages_accepted", "Messages stored and acknowledged"),
+            accepted_bytes: family(new, "accepted_body_bytes", "Bytes of the bodies of accepted messages"),
+            refused: family(new, "calls_refused", "Calls and frames refused, by code"),
+            handled: family(new, "messages_handled", "Messages finished by a receiver"),
+            faults: family(new, "receiver_faults", "Calls of a receiver that ended in a fault"),
+            retried: family(new, "messages_retried", "Messages that a receiver asked to get again"),
+            skipped: family(new, "messages_skipped", "Messages that were given up for a receiver"),
+            lost: family(new, "offsets_lost", "Offsets that could not be served to a receiver"),
+            instances_started: family(new, "instances_started", "Instances made of a receiver's component"),
+            live_browsers: family(new, "live_browsers", "Browsers connected to a receiver's live updates"),
+            registry,
+        }
     }
 
     /// All numbers in the OpenMetrics text format.
@@ -178,4 +134,14 @@ impl Default for Metrics {
     fn default() -> Self {
         Metrics::new()
     }
+}
+
+/// A new family of numbers, in the registry under this name.
+fn family<L, M>(registry: &mut Registry, name: &str, help: &str) -> Family<L, M>
+where
+    Family<L, M>: Default + Clone + Metric,
+{
+    let family = Family::default();
+    registry.register(name, help, family.clone());
+    family
 }
