@@ -5,7 +5,10 @@ use std::io;
 use std::path::PathBuf;
 
 use thiserror::Error;
-use wharf_host::{Compiler, Host, HostError, HostOptions, LiveOptions, LoadError, ReceiverOptions};
+use wharf_host::{
+    Compiler, Grants, Host, HostError, HostOptions, HttpGrant, KeyValueGrant, LiveOptions, LoadError,
+    ReceiverOptions,
+};
 
 use crate::config::{Config, Receiver};
 use crate::data_dir;
@@ -98,15 +101,34 @@ fn options(settings: &Receiver) -> ReceiverOptions {
     ReceiverOptions {
         name: settings.name.clone(),
         component: settings.component.clone(),
-        live: settings.live.then_some(LiveOptions {
-            max_keys: settings.live_keys,
-            max_bytes: usize::try_from(settings.live_bytes).unwrap_or(usize::MAX),
-        }),
+        grants: grants(settings),
+        settings: settings.settings.clone(),
+        ticks: settings.tick.is_some(),
+        resources: settings.resources,
         memory: settings.memory,
         deadline: settings.deadline,
         http_concurrency: settings.http_concurrency,
         http_deadline: settings.http_deadline,
         http_body_bytes: settings.http_body,
         log_lines_per_second: settings.log_lines,
+        metric_series: settings.metric_series,
+    }
+}
+
+fn grants(settings: &Receiver) -> Grants {
+    Grants {
+        live: settings.live.then_some(LiveOptions {
+            max_keys: settings.live_keys,
+            max_bytes: usize::try_from(settings.live_bytes).unwrap_or(usize::MAX),
+        }),
+        keyvalue: settings.keyvalue.then_some(KeyValueGrant { max_bytes: settings.keyvalue_bytes }),
+        http: (!settings.http.is_empty()).then(|| HttpGrant {
+            origins: settings.http.clone(),
+            max_in_flight: settings.outgoing_requests,
+            timeout: settings.outgoing_timeout,
+            max_request_bytes: settings.outgoing_body,
+            max_response_bytes: settings.outgoing_answer,
+        }),
+        files: settings.files.clone(),
     }
 }

@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use wharf_host::{FolderGrant, Origin};
 use wharf_log::Durability;
 
 mod document;
@@ -52,6 +53,8 @@ pub struct Config {
     pub log: Log,
     /// What is remembered beside the log.
     pub state: State,
+    /// When agents count as active.
+    pub presence: Presence,
     /// The sandbox that all receivers share.
     pub host: Host,
     /// The data types, by name. There is at least one.
@@ -188,6 +191,22 @@ impl Default for State {
     }
 }
 
+/// When agents count as active.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Presence {
+    /// How long an agent of which nothing is heard stays active. Default: 7 s, as in the system before Wharf.
+    pub timeout: Duration,
+    /// Agents that are remembered, active or not; beyond, the inactive one that was heard of longest ago is forgotten. Default:
+    /// 100,000, five times the connections.
+    pub max_agents: usize,
+}
+
+impl Default for Presence {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(7), max_agents: 100_000 }
+    }
+}
+
 /// The sandbox that all receivers share. Its pools have a fixed size from start to stop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
@@ -251,6 +270,26 @@ pub struct Receiver {
     pub live_keys: usize,
     /// Bytes of those values together. Default: 16 MiB.
     pub live_bytes: u64,
+    /// The grant of `wasi:keyvalue`: whether it has a durable store of its own. Default: no.
+    pub keyvalue: bool,
+    /// Bytes of keys and values in that store. Default: 64 MiB.
+    pub keyvalue_bytes: u64,
+    /// The grant of `wasi:http/outgoing-handler`: origins that it may send requests to. Default: none.
+    pub http: Vec<Origin>,
+    /// Requests of its that are under way at a time. Default: 16.
+    pub outgoing_requests: usize,
+    /// How long one of them may take, with its answer. Default: 3 s, less than the deadline, so that it learns of it.
+    pub outgoing_timeout: Duration,
+    /// Bytes of the body of one of them. Default: 1 MiB.
+    pub outgoing_body: u64,
+    /// Bytes of the body of an answer. Default: 8 MiB.
+    pub outgoing_answer: u64,
+    /// The grant of `wasi:filesystem`: folders that it may use. Default: none.
+    pub files: Vec<FolderGrant>,
+    /// Its own settings as texts, nested tables as dotted keys.
+    pub settings: Vec<(String, String)>,
+    /// How often its `tick` is called. Default: never.
+    pub tick: Option<Duration>,
     /// How it gets the bodies of messages. Default: JSON, which every language reads.
     pub encoding: Encoding,
     /// Memory of one instance. Default: 64 MiB; a Python or JavaScript runtime fits.
@@ -270,6 +309,19 @@ pub struct Receiver {
     pub max_attempts: u32,
     /// The pause before the first retry; it grows from there. Default: 100 ms.
     pub retry_pause: Duration,
+    /// Messages given up, or starts failed, one after the other and none handled between, after which it is quarantined.
+    /// Default: 5.
+    pub quarantine_failures: u32,
+    /// The share of a minute, in percent, that it may spend in calls that fail, before it is quarantined. Default: 50.
+    pub quarantine_percent: u32,
+    /// The pause of a quarantine before the receiver is tried again; it doubles up to `quarantine_longest`. Default: 10 s.
+    pub quarantine_pause: Duration,
+    /// The longest such pause. Default: 10 minutes.
+    pub quarantine_longest: Duration,
+    /// Host objects that one instance may hold: streams, requests, headers. Default: 1,000; a request takes about ten.
+    pub resources: usize,
+    /// Series of metrics of its own. Default: 200.
+    pub metric_series: usize,
     /// Requests to its page at a time. Default: 8. Each has an instance of its own.
     pub http_concurrency: usize,
     /// How long one request to its page may take. Default: 5 s.
@@ -291,6 +343,16 @@ impl Receiver {
             live: false,
             live_keys: 10_000,
             live_bytes: 16 * MIB,
+            keyvalue: false,
+            keyvalue_bytes: 64 * MIB,
+            http: Vec::new(),
+            outgoing_requests: 16,
+            outgoing_timeout: Duration::from_secs(3),
+            outgoing_body: MIB,
+            outgoing_answer: 8 * MIB,
+            files: Vec::new(),
+            settings: Vec::new(),
+            tick: None,
             encoding: Encoding::Json,
             memory: 64 * MIB,
             deadline: Duration::from_secs(5),
@@ -300,6 +362,12 @@ impl Receiver {
             max_wait: Duration::from_millis(5),
             max_attempts: 3,
             retry_pause: Duration::from_millis(100),
+            quarantine_failures: 5,
+            quarantine_percent: 50,
+            quarantine_pause: Duration::from_secs(10),
+            quarantine_longest: Duration::from_secs(600),
+            resources: 1_000,
+            metric_series: 200,
             http_concurrency: 8,
             http_deadline: Duration::from_secs(5),
             http_body: MIB,

@@ -2,7 +2,7 @@
 //! the README explains it line by line. It keeps nothing and refuses nothing.
 
 // Reads the WIT package, the contract between Wharf and a receiver, and generates Rust for it.
-wit_bindgen::generate!({ path: "../../wit", world: "base" });
+wit_bindgen::generate!({ path: "../../wit", world: "base", generate_all });
 
 use exports::wharf::receiver::handler::{Batch, Failure, Guest};
 use wharf::receiver::types::{Body, Message};

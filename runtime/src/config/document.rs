@@ -106,6 +106,53 @@ impl<'t> Table<'t> {
         })
     }
 
+    /// Reads every table in the list `key`.
+    pub fn records<T>(&mut self, key: &'static str, mut read: impl FnMut(&mut Table<'t>) -> T) -> Vec<T> {
+        let list = self.value(key, None, "a list of tables", |value| value.as_array().map(Some));
+        let records = list.into_iter().flat_map(|list| list.iter());
+        records.map(|record| self.inner(key, Some(record), &mut read)).collect()
+    }
+
+    /// Everything in the table `key`, whatever its keys, as texts: tables within it become dotted keys.
+    pub fn free(&mut self, key: &'static str) -> Vec<(String, String)> {
+        let mut pairs = Vec::new();
+        if let Some(value) = self.get(key) {
+            self.inner(key, Some(value), |table| table.collect_free("", &mut pairs));
+        }
+        pairs
+    }
+
+    fn collect_free(&self, prefix: &str, pairs: &mut Vec<(String, String)>) {
+        for (name, value) in self.entries.into_iter().flatten() {
+            let name = name.get_ref();
+            let key = format!("{prefix}{name}");
+            let text = match value.get_ref() {
+                DeValue::Table(_) => {
+                    self.inner(name, Some(value), |inner| inner.collect_free(&format!("{key}."), pairs));
+                    continue;
+                }
+                DeValue::Array(_) => {
+                    self.problems.add(
+                        value.span().start,
+                        self.path_of(name),
+                        "found a list, expected a text, a number, true or false: a receiver gets texts"
+                            .to_owned(),
+                    );
+                    continue;
+                }
+                DeValue::String(text) => text.clone().into_owned(),
+                DeValue::Integer(number) => match i128::from_str_radix(number.as_str(), number.radix()) {
+                    Ok(number) => number.to_string(),
+                    Err(_) => number.to_string(),
+                },
+                DeValue::Float(number) => number.to_string(),
+                DeValue::Boolean(value) => value.to_string(),
+                DeValue::Datetime(value) => value.to_string(),
+            };
+            pairs.push((key, text));
+        }
+    }
+
     fn inner<T>(
         &self,
         key: &str,
@@ -293,6 +340,11 @@ impl<'t> Table<'t> {
         self.asked.push(key);
         self.problem_here(format!("found no {key:?}, expected {expected}"));
         None
+    }
+
+    /// Declares a key that is not in the table and has no default.
+    pub fn absent(&mut self, key: &'static str) {
+        self.asked.push(key);
     }
 
     /// Whether the table has the key, right or wrong.

@@ -10,10 +10,12 @@ use std::{
 use http::uri::Authority;
 use toml::de::DeTable;
 use url::Url;
+use wharf_host::{FolderGrant, Origin};
 use wharf_log::{Durability, LANES, MAX_APPEND_BYTES};
 
 use super::{
-    Auth, Config, ConfigError, DataType, Encoding, GIB, Host, KIB, Limits, Listen, Log, MIB, Receiver, State,
+    Auth, Config, ConfigError, DataType, Encoding, GIB, Host, KIB, Limits, Listen, Log, MIB, Presence,
+    Receiver, State,
     document::{Problems, Table, alternatives, quote_text, show_size},
 };
 
@@ -42,11 +44,27 @@ const WAITS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(360
 /// How often positions are written: beyond ten seconds, a crash would repeat too much.
 const CURSOR_INTERVALS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(10);
 
+/// When an agent counts as gone: below a second, ordinary pauses of a network would look like it.
+const PRESENCE_TIMEOUTS: RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(24 * 3600);
+
+/// How often a receiver ticks. More often than this is a loop, and belongs in the receiver.
+const TICKS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(24 * 3600);
+
+/// Bounds of the pauses of a quarantine. Beyond a day nobody would expect that anything is tried at all.
+const QUARANTINES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(24 * 3600);
+
 /// Bounds of counts. A million of anything of one receiver or connection is a slip.
 const COUNTS: RangeInclusive<usize> = 1..=1_000_000;
 
 /// How deep values may nest: many JSON readers refuse more than 128, so receivers could not read them.
 const DEPTHS: RangeInclusive<usize> = 1..=128;
+
+/// Host objects of one instance: below, not even a page can be answered.
+const RESOURCES: RangeInclusive<usize> = 16..=100_000;
+
+/// Series of one receiver: a scrape with more of them than this takes seconds.
+const METRIC_SERIES: RangeInclusive<usize> = 0..=10_000;
 
 /// Threads for receivers; 0 stands for one per core.
 const THREADS: RangeInclusive<usize> = 0..=1024;
@@ -92,6 +110,7 @@ pub fn config_of(root: &mut Table<'_>, file: &Path) -> Config {
     let limits = root.section("limits", limits);
     let log = root.section("log", log);
     let state = root.section("state", state);
+    let presence = root.section("presence", presence);
     let host = root.section("host", host);
     let types = root.sections("types", data_type);
     if types.is_empty() {
@@ -122,7 +141,19 @@ pub fn config_of(root: &mut Table<'_>, file: &Path) -> Config {
 
     // A receiver that could not be read is a problem by now, so that none is lost here.
     let receivers = receivers.into_iter().flatten().collect();
-    Config { file: file.to_owned(), data_dir, auth, listen, limits, log, state, host, types, receivers }
+    Config {
+        file: file.to_owned(),
+        data_dir,
+        auth,
+        listen,
+        limits,
+        log,
+        state,
+        presence,
+        host,
+        types,
+        receivers,
+    }
 }
 
 fn listen(table: &mut Table<'_>, auth: Auth) -> Listen {
@@ -203,6 +234,14 @@ fn state(table: &mut Table<'_>) -> State {
     State { cursor_interval: table.duration("cursor-interval", default.cursor_interval, CURSOR_INTERVALS) }
 }
 
+fn presence(table: &mut Table<'_>) -> Presence {
+    let default = Presence::default();
+    Presence {
+        timeout: table.duration("timeout", default.timeout, PRESENCE_TIMEOUTS),
+        max_agents: table.count("max-agents", default.max_agents, COUNTS),
+    }
+}
+
 fn host(table: &mut Table<'_>) -> Host {
     let default = Host::default();
     Host {
@@ -257,6 +296,10 @@ fn receiver(
         );
     }
     let types = mapping(table, types);
+    let tick = table.has("tick").then(|| table.duration("tick", Duration::from_secs(10), TICKS));
+    if tick.is_none() {
+        table.absent("tick");
+    }
 
     let default = Receiver::new(name.to_owned(), PathBuf::new(), Vec::new());
     let receiver = Receiver {
@@ -266,6 +309,16 @@ fn receiver(
         live: table.switch("live", default.live),
         live_keys: table.count("live-keys", default.live_keys, COUNTS),
         live_bytes: table.size("live-bytes", default.live_bytes, SIZES),
+        keyvalue: table.switch("keyvalue", default.keyvalue),
+        keyvalue_bytes: table.size("keyvalue-bytes", default.keyvalue_bytes, SIZES),
+        http: origins(table),
+        outgoing_requests: table.count("outgoing-requests", default.outgoing_requests, POOL),
+        outgoing_timeout: table.duration("outgoing-timeout", default.outgoing_timeout, TIMES),
+        outgoing_body: table.size("outgoing-body", default.outgoing_body, SIZES),
+        outgoing_answer: table.size("outgoing-answer", default.outgoing_answer, SIZES),
+        files: table.records("files", |table| folder_grant(table, folder)).into_iter().flatten().collect(),
+        settings: table.free("config"),
+        tick,
         encoding: table.choice(
             "encoding",
             default.encoding,
@@ -279,6 +332,12 @@ fn receiver(
         max_wait: table.duration("max-wait", default.max_wait, WAITS),
         max_attempts: table.count("max-attempts", default.max_attempts, 1..=1_000_000),
         retry_pause: table.duration("retry-pause", default.retry_pause, TIMES),
+        quarantine_failures: table.count("quarantine-failures", default.quarantine_failures, 1..=1_000_000),
+        quarantine_percent: table.count("quarantine-percent", default.quarantine_percent, 1..=100),
+        quarantine_pause: table.duration("quarantine-pause", default.quarantine_pause, QUARANTINES),
+        quarantine_longest: table.duration("quarantine-longest", default.quarantine_longest, QUARANTINES),
+        resources: table.count("resources", default.resources, RESOURCES),
+        metric_series: table.count("metric-series", default.metric_series, METRIC_SERIES),
         http_concurrency: table.count("http-concurrency", default.http_concurrency, POOL),
         http_deadline: table.duration("http-deadline", default.http_deadline, TIMES),
         http_body: table.size("http-body", default.http_body, SIZES),
@@ -297,6 +356,16 @@ fn receiver(
             );
         }
     }
+    if receiver.quarantine_pause > receiver.quarantine_longest {
+        table.problem(
+            "quarantine-pause",
+            format!(
+                "found {}, expected at most the quarantine-longest of {}",
+                humantime::format_duration(receiver.quarantine_pause),
+                humantime::format_duration(receiver.quarantine_longest)
+            ),
+        );
+    }
     if receiver.max_wait >= receiver.deadline {
         table.problem(
             "max-wait",
@@ -308,6 +377,23 @@ fn receiver(
         );
     }
     component.map(|_| receiver)
+}
+
+/// The origins that a receiver may send requests to.
+fn origins(table: &mut Table<'_>) -> Vec<Origin> {
+    let found = table
+        .texts("http", "an origin such as \"https://api.example.com\"", |text| Origin::parse(text).is_some());
+    found.unwrap_or_default().iter().filter_map(|origin| Origin::parse(&origin.value)).collect()
+}
+
+/// A folder that a receiver may use; `None` if what it cannot do without is missing.
+fn folder_grant(table: &mut Table<'_>, folder: &Path) -> Option<FolderGrant> {
+    let host = table.required("host", "the path of a folder", |text| path(folder, text));
+    let guest = table.required("guest", "an absolute path such as \"/out\"", |text| {
+        (text.starts_with('/') && !text.contains('\0')).then(|| text.to_owned())
+    });
+    let write = table.switch("write", false);
+    Some(FolderGrant { host: host?, guest: guest?, write })
 }
 
 /// The data types that a receiver is mapped to.

@@ -51,6 +51,7 @@ mod accepted {
                 limits: Limits::default(),
                 log: Log::default(),
                 state: State::default(),
+                presence: Presence::default(),
                 host: Host::default(),
                 types: vec![DataType { name: "system".to_owned(), durability: Durability::Fsync }],
                 receivers: vec![journal],
@@ -116,6 +117,16 @@ mod accepted {
             memory = "256MiB"
             instances = 64
             max-wait = "0s"
+            tick = "1m"
+            http = ["https://api.example.com", "http://127.0.0.1:8000"]
+            files = [{ host = "out", guest = "/out", write = true }, { host = "/srv/in", guest = "/in" }]
+            [receivers.r.config]
+            greeting = "hello"
+            verbose = true
+            limits = { cpu = 9_0, "load.1" = 0.5 }
+            [presence]
+            timeout = "1s"
+            max-agents = 7
             "#,
         )
         .unwrap();
@@ -135,6 +146,18 @@ mod accepted {
         assert_eq!(receiver.encoding, Encoding::AsSent);
         assert_eq!((receiver.memory, receiver.instances), (256 * MIB, 64));
         assert_eq!(receiver.max_wait, Duration::ZERO);
+        assert_eq!(receiver.tick, Some(Duration::from_secs(60)));
+        assert_eq!(receiver.http.len(), 2);
+        let folders: Vec<_> = receiver.files.iter().map(|folder| (&*folder.guest, folder.write)).collect();
+        assert_eq!(folders, [("/out", true), ("/in", false)]);
+        assert_eq!(receiver.files[0].host, Path::new("conf/out"));
+        let settings: Vec<_> =
+            receiver.settings.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        assert_eq!(
+            settings,
+            [("greeting", "hello"), ("limits.cpu", "90"), ("limits.load.1", "0.5"), ("verbose", "true")]
+        );
+        assert_eq!((config.presence.timeout, config.presence.max_agents), (Duration::from_secs(1), 7));
     }
 }
 
@@ -146,7 +169,7 @@ mod refused {
         insta::assert_snapshot!(report("listne = 3\nwhatever = true\n[limits]\nmax-frme = \"8MiB\"\nmaxframe = \"8MiB\""), @r#"
         accept the configuration:
         conf/wharf.toml:1: listne: unknown key, did you mean "listen"?
-        conf/wharf.toml:2: whatever: unknown key, expected data-dir, auth, listen, limits, log, state, host, types or receivers
+        conf/wharf.toml:2: whatever: unknown key, expected data-dir, auth, listen, limits, log, state, presence, host, types or receivers
         conf/wharf.toml:4: limits.max-frme: unknown key, did you mean "max-frame"?
         conf/wharf.toml:5: limits.maxframe: unknown key, did you mean "max-frame"?
         "#);
@@ -156,7 +179,7 @@ mod refused {
     fn keys_in_the_wrong_table() {
         insta::assert_snapshot!(report_of(&format!("{REST}max-frame = \"8MiB\"\nmax_wait = \"5ms\"\n[types.other]\nretention = 1")), @r#"
         accept the configuration:
-        conf/wharf.toml:6: receivers.journal.max-frame: unknown key, expected component, types, live, live-keys, live-bytes, encoding, memory, deadline, instances, max-messages, max-bytes, max-wait, max-attempts, retry-pause, http-concurrency, http-deadline, http-body or log-lines
+        conf/wharf.toml:6: receivers.journal.max-frame: unknown key, expected component, types, tick, live, live-keys, live-bytes, keyvalue, keyvalue-bytes, http, outgoing-requests, outgoing-timeout, outgoing-body, outgoing-answer, files, config, encoding, memory, deadline, instances, max-messages, max-bytes, max-wait, max-attempts, retry-pause, quarantine-failures, quarantine-percent, quarantine-pause, quarantine-longest, resources, metric-series, http-concurrency, http-deadline, http-body or log-lines
         conf/wharf.toml:7: receivers.journal.max_wait: unknown key, did you mean "max-wait"?
         conf/wharf.toml:9: types.other.retention: unknown key, expected durability
         "#);

@@ -76,15 +76,15 @@ pub fn message(
     entry: Entry,
     encoding: config::Encoding,
     redelivery: Redelivery,
-) -> Result<Message, RecordError> {
-    let Record::Message(stored) = Record::decode(entry.payload)?;
+) -> Result<Option<Message>, RecordError> {
+    let Record::Message(stored) = Record::decode(entry.payload)? else { return Ok(None) };
     let body = match (encoding, stored.body.encoding()) {
         (config::Encoding::AsSent, Encoding::Msgpack) => Body::Msgpack(stored.body.bytes().to_vec()),
         (config::Encoding::AsSent, Encoding::Json) | (config::Encoding::Json, _) => {
             Body::Json(stored.body.to_json().into_owned())
         }
     };
-    Ok(Message {
+    Ok(Some(Message {
         offset: entry.offset,
         agent: stored.agent.as_str().to_owned(),
         received_at: stored.received_at,
@@ -94,7 +94,7 @@ pub fn message(
         user: stored.user,
         trace: stored.traceparent,
         body,
-    })
+    }))
 }
 
 /// What a component says of messages that it did not handle, by offset.

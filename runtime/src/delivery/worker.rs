@@ -250,7 +250,7 @@ impl Worker {
         let redelivery =
             if source.progress.is_repeated(offset) { Redelivery::Again } else { Redelivery::None };
         match batch::message(entry, self.settings.encoding, redelivery) {
-            Ok(message) => Some(message),
+            Ok(message) => message,
             Err(error) => {
                 self.status.skipped.inc();
                 self.status.failed(&error);

@@ -11,7 +11,9 @@ mod generated {
     });
 }
 
-pub use generated::wharf::receiver::types::{Batch, Body, Failure, FailureAction, Message, Redelivery};
+pub use generated::wharf::receiver::types::{
+    Batch, Body, Failure, FailureAction, Message, PresenceChange, Redelivery,
+};
 
-pub(crate) use generated::exports::wharf::receiver::{handler, lifecycle};
-pub(crate) use generated::wharf::receiver::{live, types};
+pub(crate) use generated::exports::wharf::receiver::{handler, lifecycle, presence, timer};
+pub(crate) use generated::wharf::receiver::{live, metrics, types};

@@ -9,11 +9,13 @@ use wasmtime::component::types::{Component as ComponentType, ComponentInstance, 
 use wasmtime::component::{Component, ComponentNamedList, Lift, Linker, Lower, Resource};
 use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
 
-use crate::bindings::{Batch, Failure, types};
+use crate::bindings::{Batch, Failure, PresenceChange, types};
 use crate::error::LoadError;
-use crate::live::{self, LiveOptions};
+use crate::live;
+use crate::receiver::ReceiverOptions;
 use crate::store::State;
 use crate::{http, wasi};
+use crate::{keyvalue, logging, metrics, settings};
 
 /// The name of the import that needs a grant.
 const LIVE: &str = "wharf:receiver/live";
@@ -86,24 +88,27 @@ pub(crate) struct Contract {
 
 /// What is to be checked.
 pub(crate) struct Check<'a> {
-    pub(crate) path: &'a Path,
-    pub(crate) name: &'a str,
+    pub(crate) options: &'a ReceiverOptions,
     pub(crate) component: &'a Component,
-    pub(crate) live: Option<LiveOptions>,
-    pub(crate) memory: u64,
 }
 
 impl Check<'_> {
+    fn path(&self) -> &Path {
+        &self.options.component
+    }
+
     pub(crate) fn run(&self) -> Result<Contract, LoadError> {
         self.memory()?;
         let engine = self.component.engine();
         let imports_live = self.imports(engine)?;
-        let link_error =
-            |error: wasmtime::Error| LoadError::Link { path: self.path.into(), reason: format!("{error:#}") };
-        let linker = linker(engine, self.live.is_some()).map_err(link_error)?;
+        let link_error = |error: wasmtime::Error| LoadError::Link {
+            path: self.path().into(),
+            reason: format!("{error:#}"),
+        };
+        let linker = linker(engine, self.options.grants.live.is_some()).map_err(link_error)?;
         let component = linker.substituted_component_type(self.component).map_err(link_error)?;
         let mut warnings = Exports { check: self, engine, component: &component }.run()?;
-        if self.live.is_some() && !imports_live {
+        if self.options.grants.live.is_some() && !imports_live {
             warnings.push(format!("it has the grant `{LIVE_GRANT}`, but does not import `{LIVE}`"));
         }
         Ok(Contract { linker, warnings })
@@ -112,10 +117,10 @@ impl Check<'_> {
     fn memory(&self) -> Result<(), LoadError> {
         let pages = self.component.resources_required().and_then(|needed| needed.max_initial_memory_size);
         let needed = pages.unwrap_or_default().saturating_mul(WASM_PAGE);
-        if needed <= self.memory {
+        if needed <= self.options.memory {
             return Ok(());
         }
-        Err(LoadError::MemoryTooSmall { path: self.path.into(), needed, limit: self.memory })
+        Err(LoadError::MemoryTooSmall { path: self.path().into(), needed, limit: self.options.memory })
     }
 
     /// Whether `live` is among the imports, if all of them can be had.
@@ -131,10 +136,10 @@ impl Check<'_> {
             }
         }
         match (unknown.is_empty(), live) {
-            (false, _) => Err(LoadError::UnknownImports { path: self.path.into(), imports: unknown }),
-            (true, Some(import)) if self.live.is_none() => Err(LoadError::NotGranted {
-                path: self.path.into(),
-                name: self.name.into(),
+            (false, _) => Err(LoadError::UnknownImports { path: self.path().into(), imports: unknown }),
+            (true, Some(import)) if self.options.grants.live.is_none() => Err(LoadError::NotGranted {
+                path: self.path().into(),
+                name: self.options.name.clone(),
                 import,
                 grant: LIVE_GRANT,
             }),
@@ -148,9 +153,13 @@ fn linker(engine: &Engine, live: bool) -> wasmtime::Result<Linker<State>> {
     wasi::link(&mut linker)?;
     http::link(&mut linker)?;
     types::add_to_linker::<_, wasmtime::component::HasSelf<State>>(&mut linker, |state| state)?;
+    logging::link(&mut linker)?;
+    settings::link(&mut linker)?;
+    metrics::link(&mut linker)?;
     if live {
         live::link(&mut linker)?;
     }
+    keyvalue::link(&mut linker)?;
     Ok(linker)
 }
 
@@ -167,12 +176,18 @@ impl Exports<'_> {
     fn run(&self) -> Result<Vec<String>, LoadError> {
         let Some(handler) = self.find("wharf:receiver/handler", OURS)? else {
             let exports = self.component.exports(self.engine).map(|(name, _)| name.to_owned()).collect();
-            return Err(LoadError::NoHandler { path: self.check.path.into(), exports });
+            return Err(LoadError::NoHandler { path: self.check.path().into(), exports });
         };
         self.function::<(&Batch,), (Vec<Failure>,)>(&handler, "handle")?;
         if let Some(lifecycle) = self.find("wharf:receiver/lifecycle", OURS)? {
             self.function::<(), (Result<(), String>,)>(&lifecycle, "init")?;
             self.function::<(), ()>(&lifecycle, "terminate")?;
+        }
+        if let Some(presence) = self.find("wharf:receiver/presence", OURS)? {
+            self.function::<(&[PresenceChange],), ()>(&presence, "agents-changed")?;
+        }
+        if let Some(timer) = self.find("wharf:receiver/timer", OURS)? {
+            self.function::<(), ()>(&timer, "tick")?;
         }
         if let Some(page) = self.find("wasi:http/incoming-handler", WASI)? {
             self.function::<(Resource<HostIncomingRequest>, Resource<HostResponseOutparam>), ()>(
@@ -181,7 +196,7 @@ impl Exports<'_> {
         }
         let is_later = |name: &str| {
             name.starts_with("wharf:receiver/")
-                && !["handler", "lifecycle"]
+                && !["handler", "lifecycle", "presence", "timer"]
                     .iter()
                     .any(|known| OURS.match_name(name, &format!("wharf:receiver/{known}")))
         };
@@ -208,7 +223,7 @@ impl Exports<'_> {
         }
         match other {
             Some(found) => Err(LoadError::ExportVersion {
-                path: self.check.path.into(),
+                path: self.check.path().into(),
                 found,
                 expected: versions.expected(),
             }),
@@ -234,7 +249,7 @@ impl Exports<'_> {
 
     fn incomplete(&self, interface: &str, problem: &str) -> LoadError {
         LoadError::ExportIncomplete {
-            path: self.check.path.into(),
+            path: self.check.path().into(),
             interface: interface.into(),
             problem: problem.into(),
         }

@@ -12,9 +12,12 @@ use wasmtime_wasi_http::{
 
 use crate::guest_log::{GuestLog, Stream};
 use crate::store::State;
+pub(crate) use outgoing::Outgoing;
+pub use outgoing::{HttpGrant, Origin};
 pub use page::PageError;
 pub(crate) use page::PageLimits;
 
+mod outgoing;
 mod page;
 
 /// The size of the headers that a guest may collect, as they are in memory: about 16 KiB on the wire, what servers accept.

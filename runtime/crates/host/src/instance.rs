@@ -6,7 +6,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout_at;
 use wasmtime::Store;
 
-use crate::bindings::{Batch, Failure, handler, lifecycle};
+use crate::bindings::{Batch, Failure, PresenceChange, handler, lifecycle, presence, timer};
 use crate::fault::{Fault, MAX_MESSAGE, printable};
 use crate::receiver::Receiver;
 use crate::store::{State, end_call, start_call};
@@ -23,10 +23,17 @@ pub struct Instance {
 
 struct Running {
     store: Store<State>,
-    handler: handler::Guest,
-    lifecycle: Option<lifecycle::Guest>,
+    exports: Exports,
     /// The instance's place among those that the host can have.
     _place: OwnedSemaphorePermit,
+}
+
+/// What can be called.
+struct Exports {
+    handler: handler::Guest,
+    lifecycle: Option<lifecycle::Guest>,
+    presence: Option<presence::Guest>,
+    timer: Option<timer::Guest>,
 }
 
 impl Receiver {
@@ -38,7 +45,7 @@ impl Receiver {
                 self.host().options().max_instances
             ))
         })?;
-        let mut store = self.new_store();
+        let mut store = self.new_store()?;
         let end = start_call(&mut store, self.deadline());
         let outcome = timeout_at(end, async {
             let instance = self.pre().instantiate_async(&mut store).await?;
@@ -47,16 +54,24 @@ impl Receiver {
                 Some(indices) => Some(indices.load(&mut store, &instance)?),
                 None => None,
             };
+            let presence = match self.presence() {
+                Some(indices) => Some(indices.load(&mut store, &instance)?),
+                None => None,
+            };
+            let timer = match self.timer() {
+                Some(indices) => Some(indices.load(&mut store, &instance)?),
+                None => None,
+            };
             let ready = match &lifecycle {
                 Some(lifecycle) => lifecycle.call_init(&mut store).await?,
                 None => Ok(()),
             };
-            Ok((handler, lifecycle, ready))
+            Ok((Exports { handler, lifecycle, presence, timer }, ready))
         })
         .await;
-        let (handler, lifecycle, ready) = end_call(&store, self.deadline(), outcome)?;
+        let (exports, ready) = end_call(&store, self.deadline(), outcome)?;
         ready.map_err(|reason| Fault::Init(printable(&reason, MAX_MESSAGE, false)))?;
-        let running = Running { store, handler, lifecycle, _place: place };
+        let running = Running { store, exports, _place: place };
         Ok(Instance { running: Some(running), deadline: self.deadline() })
     }
 }
@@ -67,13 +82,37 @@ impl Instance {
     pub async fn handle(&mut self, batch: &Batch) -> Result<Vec<Failure>, Fault> {
         let mut running = self.running.take().ok_or(Fault::Gone)?;
         let end = start_call(&mut running.store, self.deadline);
-        let outcome = timeout_at(end, running.handler.call_handle(&mut running.store, batch)).await;
+        let outcome = timeout_at(end, running.exports.handler.call_handle(&mut running.store, batch)).await;
         let mut failures = end_call(&running.store, self.deadline, outcome)?;
         for failure in &mut failures {
             failure.reason = printable(&failure.reason, MAX_MESSAGE, false);
         }
         self.running = Some(running);
         Ok(failures)
+    }
+
+    /// Tells the receiver's `agents-changed`, if it has one, what changed.
+    pub async fn agents_changed(&mut self, changes: &[PresenceChange]) -> Result<(), Fault> {
+        let mut running = self.running.take().ok_or(Fault::Gone)?;
+        if let Some(presence) = &running.exports.presence {
+            let end = start_call(&mut running.store, self.deadline);
+            let outcome = timeout_at(end, presence.call_agents_changed(&mut running.store, changes)).await;
+            end_call(&running.store, self.deadline, outcome)?;
+        }
+        self.running = Some(running);
+        Ok(())
+    }
+
+    /// Calls the receiver's `tick`, if it has one.
+    pub async fn tick(&mut self) -> Result<(), Fault> {
+        let mut running = self.running.take().ok_or(Fault::Gone)?;
+        if let Some(timer) = &running.exports.timer {
+            let end = start_call(&mut running.store, self.deadline);
+            let outcome = timeout_at(end, timer.call_tick(&mut running.store)).await;
+            end_call(&running.store, self.deadline, outcome)?;
+        }
+        self.running = Some(running);
+        Ok(())
     }
 
     /// Whether the instance had a fault.
@@ -84,7 +123,7 @@ impl Instance {
     /// Calls the receiver's `terminate`, if it has one, and drops the instance.
     pub async fn terminate(mut self) -> Result<(), Fault> {
         let mut running = self.running.take().ok_or(Fault::Gone)?;
-        let Some(lifecycle) = &running.lifecycle else { return Ok(()) };
+        let Some(lifecycle) = &running.exports.lifecycle else { return Ok(()) };
         let end = start_call(&mut running.store, self.deadline);
         let outcome = timeout_at(end, lifecycle.call_terminate(&mut running.store)).await;
         end_call(&running.store, self.deadline, outcome)

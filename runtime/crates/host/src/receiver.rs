@@ -10,14 +10,20 @@ use wasmtime::Store;
 use wasmtime::component::{Component, InstancePre};
 use wasmtime_wasi_http::p2::bindings::exports::wasi::http::incoming_handler::GuestIndices as PageIndices;
 
-use crate::bindings::{handler, lifecycle};
+use crate::bindings::{handler, lifecycle, presence, timer};
 use crate::component_file::ComponentFile;
 use crate::contract::Check;
 use crate::error::LoadError;
+use crate::fault::Fault;
+use crate::grants::Grants;
 use crate::guest_log::GuestLog;
 use crate::host::Host;
-use crate::http::PageLimits;
-use crate::live::{Live, LiveOptions};
+use crate::http::{Outgoing, PageLimits};
+use crate::keyvalue::KeyValueAccess;
+use crate::live::Live;
+use crate::metrics::GuestMetrics;
+use crate::settings::Settings;
+use crate::shared::Shared;
 use crate::store::{State, new_store};
 
 /// A component, what it may do, and how much of everything.
@@ -27,11 +33,17 @@ pub struct ReceiverOptions {
     pub name: String,
     /// The component's file.
     pub component: PathBuf,
-    /// The grant of live updates, if it has it.
-    pub live: Option<LiveOptions>,
+    /// What it may do.
+    pub grants: Grants,
+    /// Its own settings, nested tables as dotted keys.
+    pub settings: Vec<(String, String)>,
+    /// Whether its `tick` is to be called, which the component must be made for.
+    pub ticks: bool,
     /// The memory of one instance in bytes, summed over all of its memories.
     pub memory: u64,
-    /// The longest that `init`, `handle` and `terminate` may take.
+    /// Host objects that one instance may hold: streams, clocks to wait for, requests, headers.
+    pub resources: usize,
+    /// The longest that each call but those for pages may take.
     pub deadline: Duration,
     /// How many requests for its pages are answered at a time.
     pub http_concurrency: usize,
@@ -41,6 +53,8 @@ pub struct ReceiverOptions {
     pub http_body_bytes: u64,
     /// The lines that all its instances may write to the log in a second.
     pub log_lines_per_second: u32,
+    /// The series of metrics that all its instances may have.
+    pub metric_series: usize,
 }
 
 impl ReceiverOptions {
@@ -49,9 +63,13 @@ impl ReceiverOptions {
         Self {
             name: name.into(),
             component,
-            live: None,
+            grants: Grants::default(),
+            settings: Vec::new(),
+            ticks: false,
             // A Rust receiver needs two, an interpreter about twenty.
             memory: 64 << 20,
+            // A request for a page takes ten, an outgoing request about as many.
+            resources: 1_000,
             // A thousand times what a batch takes, and still within the patience of an operator.
             deadline: Duration::from_secs(5),
             // A page takes milliseconds; more of one receiver would only take turns on the same processors.
@@ -61,6 +79,8 @@ impl ReceiverOptions {
             http_body_bytes: 4 << 20,
             // More than anybody reads.
             log_lines_per_second: 100,
+            // A few numbers for each of some dozen label values; per-agent numbers belong in a database.
+            metric_series: 200,
         }
     }
 }
@@ -79,12 +99,12 @@ struct Inner {
     pre: InstancePre<State>,
     handler: handler::GuestIndices,
     lifecycle: Option<lifecycle::GuestIndices>,
+    presence: Option<presence::GuestIndices>,
+    timer: Option<timer::GuestIndices>,
     page: Option<PageIndices>,
     page_permits: Arc<Semaphore>,
     page_limits: PageLimits,
-    live: Option<Live>,
-    log: Arc<GuestLog>,
-    memory: u64,
+    shared: Arc<Shared>,
     deadline: Duration,
 }
 
@@ -107,18 +127,29 @@ impl Receiver {
         component: &Component,
     ) -> Result<Self, LoadError> {
         let path = &options.component;
-        let check =
-            Check { path, name: &options.name, component, live: options.live, memory: options.memory };
-        let contract = check.run()?;
+        let contract = Check { options: &options, component }.run()?;
         let link_error =
             |error: wasmtime::Error| LoadError::Link { path: path.into(), reason: format!("{error:#}") };
         let pre = contract.linker.instantiate_pre(component).map_err(link_error)?;
-        let log = Arc::new(GuestLog::new(options.name.clone(), options.log_lines_per_second));
+        let Grants { live, keyvalue, http, files } = options.grants;
+        let shared = Shared {
+            log: Arc::new(GuestLog::new(options.name.clone(), options.log_lines_per_second)),
+            settings: Settings::new(options.settings),
+            metrics: GuestMetrics::new(options.metric_series),
+            live: live.map(Live::new),
+            keyvalue: keyvalue.map(|grant| KeyValueAccess::new(&options.name, grant)),
+            outgoing: http.map(Outgoing::new),
+            folders: files,
+            memory: options.memory,
+            resources: options.resources,
+        };
         Ok(Self {
             inner: Arc::new(Inner {
                 // The contract was checked, so an interface that is not found is one that is not exported.
                 handler: handler::GuestIndices::new(&pre).map_err(link_error)?,
                 lifecycle: lifecycle::GuestIndices::new(&pre).ok(),
+                presence: presence::GuestIndices::new(&pre).ok(),
+                timer: timer::GuestIndices::new(&pre).ok(),
                 page: PageIndices::new(&pre).ok(),
                 page_permits: Arc::new(Semaphore::new(options.http_concurrency.min(Semaphore::MAX_PERMITS))),
                 page_limits: PageLimits {
@@ -130,9 +161,7 @@ impl Receiver {
                 digest,
                 warnings: contract.warnings,
                 pre,
-                live: options.live.map(Live::new),
-                log,
-                memory: options.memory,
+                shared: Arc::new(shared),
                 deadline: options.deadline,
             }),
         })
@@ -158,9 +187,14 @@ impl Receiver {
         self.inner.page.is_some()
     }
 
+    /// Whether it exports `presence`: whether [`Instance::agents_changed`](crate::Instance::agents_changed) reaches it.
+    pub fn hears_presence(&self) -> bool {
+        self.inner.presence.is_some()
+    }
+
     /// What the receiver publishes, if it has the grant.
     pub fn live(&self) -> Option<&Live> {
-        self.inner.live.as_ref()
+        self.inner.shared.live.as_ref()
     }
 
     pub(crate) fn host(&self) -> &Host {
@@ -179,6 +213,14 @@ impl Receiver {
         self.inner.lifecycle.as_ref()
     }
 
+    pub(crate) fn presence(&self) -> Option<&presence::GuestIndices> {
+        self.inner.presence.as_ref()
+    }
+
+    pub(crate) fn timer(&self) -> Option<&timer::GuestIndices> {
+        self.inner.timer.as_ref()
+    }
+
     pub(crate) fn deadline(&self) -> Duration {
         self.inner.deadline
     }
@@ -195,7 +237,7 @@ impl Receiver {
         self.inner.page_limits
     }
 
-    pub(crate) fn new_store(&self) -> Store<State> {
-        new_store(self.inner.host.engine(), &self.inner.log, self.inner.live.clone(), self.inner.memory)
+    pub(crate) fn new_store(&self) -> Result<Store<State>, Fault> {
+        new_store(self.inner.host.engine(), &self.inner.shared)
     }
 }

@@ -9,14 +9,11 @@ use wasmtime::{Engine, Store, UpdateDeadline};
 use wasmtime_wasi::WasiCtx;
 
 use crate::fault::{DeadlineExceeded, Fault};
-use crate::guest_log::{GuestLog, Stream};
+use crate::guest_log::Stream;
 use crate::http::HttpState;
 use crate::limiter::MemoryLimiter;
-use crate::live::Live;
+use crate::shared::Shared;
 use crate::wasi::{self, Output};
-
-/// Host objects that a guest may hold: streams, clocks to wait for, requests, headers. A request for a page takes ten.
-const MAX_RESOURCES: usize = 1_000;
 
 /// Handles of any kind in an instance, those of objects that its own parts make for each other included.
 const MAX_HANDLES: usize = 10_000;
@@ -33,30 +30,23 @@ pub(crate) struct State {
     pub(crate) table: ResourceTable,
     pub(crate) wasi: WasiCtx,
     pub(crate) http: HttpState,
-    pub(crate) live: Option<Live>,
-    pub(crate) log: Arc<GuestLog>,
+    pub(crate) shared: Arc<Shared>,
     memory: MemoryLimiter,
     stdout: Output,
     stderr: Output,
     deadline: Instant,
 }
 
-/// Makes a store for one instance with `memory` bytes. It belongs to no call yet.
-pub(crate) fn new_store(
-    engine: &Engine,
-    log: &Arc<GuestLog>,
-    live: Option<Live>,
-    memory: u64,
-) -> Store<State> {
-    let stdout = Output::new(Stream::Stdout, log.clone());
-    let stderr = Output::new(Stream::Stderr, log.clone());
+/// Makes a store for one instance. It belongs to no call yet.
+pub(crate) fn new_store(engine: &Engine, shared: &Arc<Shared>) -> Result<Store<State>, Fault> {
+    let stdout = Output::new(Stream::Stdout, shared.log.clone());
+    let stderr = Output::new(Stream::Stderr, shared.log.clone());
     let state = State {
-        table: wasi::table(MAX_RESOURCES),
-        wasi: wasi::context(&stdout, &stderr),
-        http: HttpState::new(log.clone()),
-        live,
-        log: log.clone(),
-        memory: MemoryLimiter::new(memory),
+        table: wasi::table(shared.resources),
+        wasi: wasi::context(&stdout, &stderr, shared)?,
+        http: HttpState::new(shared.log.clone()),
+        shared: shared.clone(),
+        memory: MemoryLimiter::new(shared.memory),
         stdout,
         stderr,
         deadline: Instant::now(),
@@ -73,7 +63,7 @@ pub(crate) fn new_store(
         // only after sixty turns of it. This one lets the runtime do that first, after each slice.
         Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
     });
-    store
+    Ok(store)
 }
 
 /// Prepares a call that may take `limit`. Gives the moment at which to stop waiting for it.
@@ -97,7 +87,7 @@ pub(crate) fn end_call<T>(
     let state = store.data();
     state.stdout.end_call();
     state.stderr.end_call();
-    state.log.settle();
+    state.shared.log.settle();
     match outcome {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(Fault::new(&error, limit, &state.memory, state.stderr.last_lines())),

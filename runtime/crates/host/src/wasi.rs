@@ -1,6 +1,8 @@
 //! WASI without anything to reach: no folders, no environment, no arguments, no network, no input. Clocks and random
 //! numbers are real. What guests print becomes lines of the log.
 
+use crate::fault::Fault;
+use crate::shared::Shared;
 use wasmtime::component::{Linker, ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
@@ -13,17 +15,17 @@ mod output;
 const MAX_RANDOM_BYTES: u64 = 64 * 1024;
 
 /// The context of one instance, whose standard output and error are `stdout` and `stderr`.
-pub(crate) fn context(stdout: &Output, stderr: &Output) -> WasiCtx {
+pub(crate) fn context(stdout: &Output, stderr: &Output, _shared: &Shared) -> Result<WasiCtx, Fault> {
     // Everything that the builder is not given is empty. Sockets are refused twice: no kind of them may be used, and no
     // address is allowed by the builder's own check.
-    WasiCtx::builder()
+    Ok(WasiCtx::builder()
         .stdout(stdout.clone())
         .stderr(stderr.clone())
         .max_random_size(MAX_RANDOM_BYTES)
         .allow_tcp(false)
         .allow_udp(false)
         .allow_ip_name_lookup(false)
-        .build()
+        .build())
 }
 
 pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {

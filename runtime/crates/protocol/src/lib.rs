@@ -37,5 +37,5 @@ pub use call::{
 pub use decode::{decode_body, decode_frame};
 pub use encode::{encode_batch, encode_frame};
 pub use encoding::{DEEPEST, DEFAULT_MAX_CALLS, DEFAULT_MAX_DEPTH, Encoding, Limits};
-pub use record::{Record, RecordError, StoredMessage};
+pub use record::{PresenceRecord, Record, RecordError, StoredMessage};
 pub use refusal::{Code, Refusal};

@@ -17,6 +17,15 @@
 //! | length and text | traceparent, if its flag is set |
 //! | the rest | body |
 //!
+//! Kind `2` is a change of an agent's presence:
+//!
+//! | bytes | content |
+//! |---|---|
+//! | 1 | kind, `2` |
+//! | 1 | `1` if the agent became active, `0` if it became inactive |
+//! | 8 | when, little-endian, Unix milliseconds |
+//! | the rest | agent id, text |
+//!
 //! A length is an unsigned LEB128 number of bytes, text is UTF-8. The data type is not repeated: it is the topic's.
 //! Checksums are the log's own; what is read here is taken to be what was written, and still nothing panics if it is
 //! not.
@@ -28,6 +37,7 @@ use crate::body::Body;
 use crate::encoding::Encoding;
 
 const MESSAGE: u8 = 1;
+const PRESENCE: u8 = 2;
 
 const BODY_IS_MSGPACK: u8 = 1;
 const HAS_MESSAGE_ID: u8 = 1 << 1;
@@ -41,6 +51,19 @@ const ALL_FLAGS: u8 = BODY_IS_MSGPACK | HAS_MESSAGE_ID | HAS_SENT_AT | HAS_USER 
 pub enum Record {
     /// A message that was accepted.
     Message(StoredMessage),
+    /// An agent came or went.
+    Presence(PresenceRecord),
+}
+
+/// An agent came or went. It lies in the topic of each data type that the agent has used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PresenceRecord {
+    /// Who.
+    pub agent: AgentId,
+    /// Whether it is active from here on.
+    pub active: bool,
+    /// When the server noticed, Unix milliseconds.
+    pub at: u64,
 }
 
 /// A message as the log keeps it. Its data type is the topic that it lies in.
@@ -85,8 +108,10 @@ pub enum RecordError {
 impl Record {
     /// The bytes that the log keeps.
     pub fn encode(&self) -> Vec<u8> {
-        let Record::Message(message) = self;
-        message.encode()
+        match self {
+            Record::Message(message) => message.encode(),
+            Record::Presence(presence) => presence.encode(),
+        }
     }
 
     /// Reads a record. The body stays a slice of the given bytes.
@@ -98,8 +123,31 @@ impl Record {
         let mut reader = Reader { rest: bytes };
         match reader.byte("kind")? {
             MESSAGE => StoredMessage::decode(reader).map(Record::Message),
+            PRESENCE => PresenceRecord::decode(reader).map(Record::Presence),
             other => Err(RecordError::UnknownKind(other)),
         }
+    }
+}
+
+impl PresenceRecord {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = vec![PRESENCE, u8::from(self.active)];
+        out.extend_from_slice(&self.at.to_le_bytes());
+        out.extend_from_slice(self.agent.as_str().as_bytes());
+        out
+    }
+
+    /// Reads what follows the kind.
+    fn decode(mut reader: Reader) -> Result<PresenceRecord, RecordError> {
+        let active = match reader.byte("activity")? {
+            0 => false,
+            1 => true,
+            other => return Err(RecordError::UnknownFlags(other)),
+        };
+        let at = reader.number("time")?;
+        let agent = std::str::from_utf8(&reader.rest).map_err(|_| RecordError::BadText("agent id"))?;
+        let agent = AgentId::new(agent).map_err(|_| RecordError::BadText("agent id"))?;
+        Ok(PresenceRecord { agent, active, at })
     }
 }
 

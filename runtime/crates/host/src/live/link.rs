@@ -13,10 +13,10 @@ pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
 impl Host for State {
     fn publish(&mut self, key: Option<String>, payload: String) -> wasmtime::Result<()> {
         // Linked only with the grant, and then there is one.
-        if let Some(live) = &self.live
+        if let Some(live) = &self.shared.live
             && let Err(error) = live.publish(key.as_deref(), payload)
         {
-            self.log.line(Stream::Host, &error.to_string());
+            self.shared.log.line(Stream::Host, &error.to_string());
         }
         Ok(())
     }

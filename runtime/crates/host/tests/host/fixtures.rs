@@ -7,8 +7,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tracing_subscriber::fmt::MakeWriter;
 use wharf_host::{
-    Batch, Body, Compiler, Host, HostOptions, Instance, LiveOptions, Message, Receiver, ReceiverOptions,
-    Redelivery,
+    Batch, Body, Compiler, Grants, Host, HostOptions, Instance, LiveOptions, Message, Receiver,
+    ReceiverOptions, Redelivery,
 };
 
 /// A deadline that is short to wait for and long enough for whatever does not loop, also on a busy machine.
@@ -71,7 +71,7 @@ pub fn options(name: &str) -> ReceiverOptions {
         deadline: DEADLINE,
         http_deadline: DEADLINE,
         http_body_bytes: 64 * 1024,
-        live: (name == "page").then(LiveOptions::default),
+        grants: Grants { live: (name == "page").then(LiveOptions::default), ..Grants::default() },
         ..ReceiverOptions::new(name, guest(name))
     }
 }

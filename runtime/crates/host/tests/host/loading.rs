@@ -165,7 +165,7 @@ async fn imports_that_nobody_provides() {
 async fn an_import_without_its_grant() {
     let fixture = Fixture::new();
     let mut options = options("page");
-    options.live = None;
+    options.grants.live = None;
     assert_refused!(
         refused_with(&fixture, options).await,
         LoadError::NotGranted { .. },
@@ -177,7 +177,7 @@ async fn an_import_without_its_grant() {
 async fn a_grant_without_its_import_is_a_warning() {
     let fixture = Fixture::new();
     let mut options = options("recorder");
-    options.live = Some(LiveOptions::default());
+    options.grants.live = Some(LiveOptions::default());
     let receiver = fixture.host.load(options).await.unwrap();
     assert_eq!(
         receiver.warnings(),

@@ -39,7 +39,7 @@ fn the_layout_is_the_one_written_down() {
 #[test]
 fn the_body_is_not_copied() {
     let bytes = Bytes::from(Record::Message(stored(b"{\"a\":1}")).encode());
-    let Record::Message(message) = Record::decode(bytes.clone()).unwrap();
+    let Record::Message(message) = Record::decode(bytes.clone()).unwrap() else { panic!() };
     assert_eq!(message.body.bytes().as_ptr_range().end, bytes.as_ptr_range().end);
 }
 
@@ -47,7 +47,10 @@ fn the_body_is_not_copied() {
 fn what_is_no_record_is_a_named_error() {
     let decode = |bytes: &'static [u8]| Record::decode(Bytes::from_static(bytes)).unwrap_err();
     assert_eq!(decode(b""), RecordError::Truncated("kind"));
-    assert_eq!(decode(b"\x02"), RecordError::UnknownKind(2));
+    assert_eq!(decode(b"\x03"), RecordError::UnknownKind(3));
+    assert_eq!(decode(b"\x02\x02"), RecordError::UnknownFlags(2));
+    assert_eq!(decode(b"\x02\x01\0\0"), RecordError::Truncated("time"));
+    assert_eq!(decode(b"\x02\x01\0\0\0\0\0\0\0\0"), RecordError::BadText("agent id"));
     assert_eq!(decode(b"\x01"), RecordError::Truncated("flags"));
     assert_eq!(decode(b"\x01\x61"), RecordError::UnknownFlags(0x60));
     assert_eq!(decode(b"\x01\0\0"), RecordError::Truncated("received_at"));
@@ -76,4 +79,13 @@ proptest! {
             prop_assert_eq!(Record::decode(Bytes::from(record.encode())).unwrap(), record);
         }
     }
+}
+
+#[test]
+fn a_change_of_presence_comes_back() {
+    let change =
+        Record::Presence(PresenceRecord { agent: AgentId::new("node-7").unwrap(), active: true, at: 3 });
+    let bytes = change.encode();
+    assert_eq!(bytes, b"\x02\x01\x03\0\0\0\0\0\0\0node-7");
+    assert_eq!(Record::decode(bytes.into()).unwrap(), change);
 }
