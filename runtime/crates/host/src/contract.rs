@@ -11,73 +11,20 @@ use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
 
 use crate::bindings::{Batch, Failure, PresenceChange, types};
 use crate::error::LoadError;
+use crate::grants::Grants;
 use crate::live;
 use crate::receiver::ReceiverOptions;
 use crate::store::State;
 use crate::{http, wasi};
 use crate::{keyvalue, logging, metrics, settings};
+use imports::{Grant, Lookup, Needs, look_up};
+use versions::{OURS, Versions, WASI, split_version};
 
-/// The name of the import that needs a grant.
-const LIVE: &str = "wharf:receiver/live";
-
-/// The grant as it stands in the config.
-const LIVE_GRANT: &str = "live = true";
+mod imports;
+mod versions;
 
 /// The size of a page of WebAssembly memory in bytes.
 const WASM_PAGE: u64 = 64 * 1024;
-
-/// Interfaces of one package that the linker holds, and the versions of them that link.
-struct Provided {
-    package: &'static str,
-    interfaces: &'static [&'static str],
-    versions: Versions,
-}
-
-/// Versions that are compatible with each other: `0.2` stands for all of `0.2.x`.
-#[derive(Clone, Copy)]
-struct Versions(&'static str);
-
-const OURS: Versions = Versions("0.1");
-const WASI: Versions = Versions("0.2");
-
-/// All that a component can import, but for what needs a grant.
-const PROVIDED: &[Provided] = &[
-    Provided { package: "wharf:receiver", interfaces: &["types"], versions: OURS },
-    Provided {
-        package: "wasi:cli",
-        interfaces: &[
-            "environment",
-            "exit",
-            "stdin",
-            "stdout",
-            "stderr",
-            "terminal-input",
-            "terminal-output",
-            "terminal-stdin",
-            "terminal-stdout",
-            "terminal-stderr",
-        ],
-        versions: WASI,
-    },
-    Provided { package: "wasi:clocks", interfaces: &["monotonic-clock", "wall-clock"], versions: WASI },
-    Provided { package: "wasi:filesystem", interfaces: &["preopens", "types"], versions: WASI },
-    Provided { package: "wasi:http", interfaces: &["outgoing-handler", "types"], versions: WASI },
-    Provided { package: "wasi:io", interfaces: &["error", "poll", "streams"], versions: WASI },
-    Provided { package: "wasi:random", interfaces: &["insecure", "insecure-seed", "random"], versions: WASI },
-    Provided {
-        package: "wasi:sockets",
-        interfaces: &[
-            "instance-network",
-            "ip-name-lookup",
-            "network",
-            "tcp",
-            "tcp-create-socket",
-            "udp",
-            "udp-create-socket",
-        ],
-        versions: WASI,
-    },
-];
 
 /// What a component that may be loaded can do.
 pub(crate) struct Contract {
@@ -100,17 +47,19 @@ impl Check<'_> {
     pub(crate) fn run(&self) -> Result<Contract, LoadError> {
         self.memory()?;
         let engine = self.component.engine();
-        let imports_live = self.imports(engine)?;
+        let imported = self.imports(engine)?;
         let link_error = |error: wasmtime::Error| LoadError::Link {
             path: self.path().into(),
             reason: format!("{error:#}"),
         };
-        let linker = linker(engine, self.options.grants.live.is_some()).map_err(link_error)?;
+        let linker = linker(engine, &self.options.grants).map_err(link_error)?;
         let component = linker.substituted_component_type(self.component).map_err(link_error)?;
         let mut warnings = Exports { check: self, engine, component: &component }.run()?;
-        if self.options.grants.live.is_some() && !imports_live {
-            warnings.push(format!("it has the grant `{LIVE_GRANT}`, but does not import `{LIVE}`"));
-        }
+        let idle =
+            Grant::ALL.iter().filter(|grant| grant.is_in(&self.options.grants) && !imported.contains(grant));
+        warnings.extend(idle.map(|grant| {
+            format!("it has the grant `{}`, but imports nothing that needs it", grant.in_config())
+        }));
         Ok(Contract { linker, warnings })
     }
 
@@ -123,32 +72,42 @@ impl Check<'_> {
         Err(LoadError::MemoryTooSmall { path: self.path().into(), needed, limit: self.options.memory })
     }
 
-    /// Whether `live` is among the imports, if all of them can be had.
-    fn imports(&self, engine: &Engine) -> Result<bool, LoadError> {
-        let component = self.component.component_type();
+    /// The grants that the imports need, if all of them can be had.
+    fn imports(&self, engine: &Engine) -> Result<Vec<Grant>, LoadError> {
         let mut unknown = Vec::new();
-        let mut live = None;
-        for (import, _) in component.imports(engine) {
-            if OURS.match_name(import, LIVE) {
-                live = Some(import.to_owned());
-            } else if !PROVIDED.iter().any(|provided| provided.contains(import)) {
-                unknown.push(import.to_owned());
+        let mut grants = Vec::new();
+        let mut missing = Missing::default();
+        for (import, _) in self.component.component_type().imports(engine) {
+            match look_up(import) {
+                Lookup::Provided(Needs::GrantToLink(grant)) if !grant.is_in(&self.options.grants) => {
+                    missing.imports.push(import.to_owned());
+                    missing.grants.push(grant.in_config());
+                }
+                Lookup::Provided(needs) => grants.extend(needs.grant()),
+                Lookup::OtherVersion { .. } | Lookup::Unknown => unknown.push(import.to_owned()),
             }
         }
-        match (unknown.is_empty(), live) {
-            (false, _) => Err(LoadError::UnknownImports { path: self.path().into(), imports: unknown }),
-            (true, Some(import)) if self.options.grants.live.is_none() => Err(LoadError::NotGranted {
-                path: self.path().into(),
-                name: self.options.name.clone(),
-                import,
-                grant: LIVE_GRANT,
-            }),
-            (true, live) => Ok(live.is_some()),
+        let path = self.path().into();
+        if !unknown.is_empty() {
+            return Err(LoadError::UnknownImports { path, imports: unknown });
         }
+        if !missing.imports.is_empty() {
+            missing.grants.dedup();
+            let Missing { imports, grants } = missing;
+            return Err(LoadError::NotGranted { path, name: self.options.name.clone(), imports, grants });
+        }
+        Ok(grants)
     }
 }
 
-fn linker(engine: &Engine, live: bool) -> wasmtime::Result<Linker<State>> {
+/// Imports that lack their grants, and these grants as they would stand in the config.
+#[derive(Default)]
+struct Missing {
+    imports: Vec<String>,
+    grants: Vec<&'static str>,
+}
+
+fn linker(engine: &Engine, grants: &Grants) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     wasi::link(&mut linker)?;
     http::link(&mut linker)?;
@@ -156,10 +115,12 @@ fn linker(engine: &Engine, live: bool) -> wasmtime::Result<Linker<State>> {
     logging::link(&mut linker)?;
     settings::link(&mut linker)?;
     metrics::link(&mut linker)?;
-    if live {
+    if grants.live.is_some() {
         live::link(&mut linker)?;
     }
-    keyvalue::link(&mut linker)?;
+    if grants.keyvalue.is_some() {
+        keyvalue::link(&mut linker)?;
+    }
     Ok(linker)
 }
 
@@ -259,35 +220,4 @@ impl Exports<'_> {
 struct Export {
     name: String,
     instance: ComponentInstance,
-}
-
-impl Provided {
-    fn contains(&self, import: &str) -> bool {
-        let (name, _) = split_version(import);
-        name.split_once('/').is_some_and(|(package, interface)| {
-            package == self.package
-                && self.interfaces.contains(&interface)
-                && self.versions.match_name(import, name)
-        })
-    }
-}
-
-impl Versions {
-    /// Whether `name` is `interface` in one of these versions.
-    fn match_name(self, name: &str, interface: &str) -> bool {
-        let (base, version) = split_version(name);
-        let patch = version.strip_prefix(self.0).and_then(|rest| rest.strip_prefix('.'));
-        // A draft (`0.2.0-rc.1`) is compatible with nothing but itself.
-        base == interface
-            && patch.is_some_and(|patch| !patch.is_empty() && patch.bytes().all(|byte| byte.is_ascii_digit()))
-    }
-
-    fn expected(self) -> &'static str {
-        self.0
-    }
-}
-
-/// `wasi:cli/exit@0.2.6` is `wasi:cli/exit` and `0.2.6`.
-fn split_version(name: &str) -> (&str, &str) {
-    name.split_once('@').unwrap_or((name, ""))
 }

@@ -2,6 +2,7 @@
 //! component: what was found, what was expected, what to do.
 
 use std::error::Error;
+use std::fmt::Display;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -162,7 +163,7 @@ pub enum LoadError {
     },
     /// An interface of ours is exported in a version that this host can't call.
     #[error(
-        "load {path:?}: it exports `{found}`, expected version {expected}.x; build it against the WIT \
+        "load {path:?}: it exports `{found}`, expected version {expected}; build it against the WIT \
          package of this server"
     )]
     ExportVersion {
@@ -170,8 +171,8 @@ pub enum LoadError {
         path: PathBuf,
         /// The export with its version.
         found: String,
-        /// The versions that work: `0.1` stands for all of `0.1.x`.
-        expected: &'static str,
+        /// The versions that work.
+        expected: String,
     },
     /// An interface of ours is exported, but a function is missing or has another type.
     #[error(
@@ -199,18 +200,20 @@ pub enum LoadError {
     },
     /// The component imports what the receiver was not granted.
     #[error(
-        "load {path:?}: it imports `{import}`, and receiver {name:?} has no grant for it; add `{grant}` \
-         to the receiver's config if it may"
+        "load {path:?}: it imports {}, and receiver {name:?} has no grant for that; add {} to the receiver's \
+         config if it may",
+        listed(imports),
+        listed(grants)
     )]
     NotGranted {
         /// The component's file.
         path: PathBuf,
         /// The receiver.
         name: String,
-        /// The import.
-        import: String,
-        /// The grant as it would stand in the config.
-        grant: &'static str,
+        /// The imports that lack a grant.
+        imports: Vec<String>,
+        /// The grants as they would stand in the config.
+        grants: Vec<&'static str>,
     },
     /// An import has a known name, but not the functions or types that this host provides under it.
     #[error(
@@ -225,7 +228,7 @@ pub enum LoadError {
     },
 }
 
-fn listed(names: &[String]) -> String {
+fn listed<T: Display>(names: &[T]) -> String {
     if names.is_empty() {
         return "nothing".into();
     }
