@@ -4,17 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router as Routes};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use serde::Serialize;
 use wharf_log::{Durability, Topic};
 
-use crate::delivery;
-use crate::telemetry::{ListenerLabel, Metrics, TypeLabel};
+use crate::delivery::{self, ControlError, Controls, ReceiverState};
+use crate::telemetry::{ListenerLabel, Metrics, StateLabel, TypeLabel};
 
 /// What prometheus-client writes.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -30,6 +30,8 @@ pub struct Admin {
     pub types: Vec<(String, Durability, Topic)>,
     /// The receivers.
     pub receivers: Vec<Arc<delivery::Status>>,
+    /// What an operator can do with the receivers.
+    pub controls: Arc<Controls>,
     /// The numbers.
     pub metrics: Arc<Metrics>,
 }
@@ -41,6 +43,8 @@ pub fn routes(admin: Arc<Admin>) -> Routes {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/admin/v1/status", get(status))
+        .route("/admin/v1/receivers/{receiver}/pause", post(pause))
+        .route("/admin/v1/receivers/{receiver}/resume", post(resume))
         .with_state(admin)
 }
 
@@ -57,6 +61,13 @@ async fn readyz(State(admin): State<Arc<Admin>>) -> (StatusCode, &'static str) {
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
+    for receiver in &admin.receivers {
+        let is = receiver.state();
+        for state in ReceiverState::ALL {
+            let label = StateLabel { receiver: receiver.name.clone(), state: state.as_str() };
+            admin.metrics.receiver_state.get_or_create_owned(&label).set((state == is).into());
+        }
+    }
     match admin.metrics.render() {
         Ok(text) => ([(CONTENT_TYPE, OPENMETRICS)], text).into_response(),
         Err(error) => {
@@ -99,6 +110,8 @@ struct ReceiverReport {
     failed: u64,
     skipped: u64,
     lag: u64,
+    /// How long until a quarantined receiver is tried again.
+    next_try_seconds: Option<f64>,
     last_error: Option<String>,
 }
 
@@ -127,6 +140,7 @@ async fn status(State(admin): State<Arc<Admin>>) -> Json<StatusReport> {
         failed: receiver.faults.get(),
         skipped: receiver.skipped.get(),
         lag: receiver.lag(),
+        next_try_seconds: receiver.next_probe().map(|pause| pause.as_secs_f64()),
         last_error: receiver.last_error(),
     });
     Json(StatusReport {
@@ -137,6 +151,52 @@ async fn status(State(admin): State<Arc<Admin>>) -> Json<StatusReport> {
         types: types.collect(),
         receivers: receivers.collect(),
     })
+}
+
+async fn pause(State(admin): State<Arc<Admin>>, Path(receiver): Path<String>) -> Response {
+    control(admin, receiver, Controls::pause).await
+}
+
+async fn resume(State(admin): State<Arc<Admin>>, Path(receiver): Path<String>) -> Response {
+    control(admin, receiver, Controls::resume).await
+}
+
+#[derive(Serialize)]
+struct ControlReport {
+    receiver: String,
+    state: &'static str,
+}
+
+#[derive(Serialize)]
+struct ErrorReport {
+    error: String,
+}
+
+/// Does what an operator asks for, which blocks on the disk, and says the state that the receiver is in then.
+async fn control(
+    admin: Arc<Admin>,
+    receiver: String,
+    action: fn(&Controls, &str) -> Result<(), ControlError>,
+) -> Response {
+    let (controls, name) = (admin.controls.clone(), receiver.clone());
+    let done = tokio::task::spawn_blocking(move || action(&controls, &name)).await;
+    let (status, error) = match done {
+        Ok(Ok(())) => {
+            let state = admin.receivers.iter().find(|status| status.name == receiver);
+            let state = state.map_or("unknown", |status| status.state().as_str());
+            return Json(ControlReport { receiver, state }).into_response();
+        }
+        Ok(Err(error @ ControlError::Unknown { .. })) => {
+            (StatusCode::NOT_FOUND, format!("failed to {error}"))
+        }
+        Ok(Err(error)) => {
+            let cause: &dyn std::error::Error = &error;
+            tracing::error!(receiver.name = receiver, error = cause, "failed to pause or resume a receiver");
+            (StatusCode::INTERNAL_SERVER_ERROR, format!("failed to {error}; the server's log says why"))
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("the task ended early: {error}")),
+    };
+    (status, Json(ErrorReport { error })).into_response()
 }
 
 fn durability_name(durability: Durability) -> &'static str {

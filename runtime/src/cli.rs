@@ -2,10 +2,12 @@
 //!
 //! Exit codes: 0 done, 1 it failed, 2 the call or the config was wrong.
 
+mod admin;
 pub mod agent;
 pub mod bench;
 pub mod check;
 pub mod compile_component;
+pub mod pause;
 pub mod run;
 pub mod send;
 pub mod status;
@@ -46,6 +48,10 @@ enum Command {
     Check(check::Args),
     /// Show what a running server does.
     Status(status::Args),
+    /// Stop calling a receiver; its messages wait.
+    Pause(pause::Args),
+    /// Call a receiver again that was paused or is quarantined.
+    Resume(pause::Args),
     /// Send lines of JSON from standard input as messages.
     Send(send::Args),
     /// Report this machine's own metrics as an agent.
@@ -88,6 +94,8 @@ impl Command {
             Command::Run(args) => run::run(args, shutdown).await,
             Command::Check(args) => check::run(args).await,
             Command::Status(args) => status::run(args, shutdown).await,
+            Command::Pause(args) => pause::run(pause::Action::Pause, args, shutdown).await,
+            Command::Resume(args) => pause::run(pause::Action::Resume, args, shutdown).await,
             Command::Send(args) => send::run(args, shutdown).await,
             Command::Agent(args) => agent::run(args, shutdown).await,
             Command::Bench(args) => bench::run(args, shutdown).await,

@@ -5,6 +5,7 @@
 //!   FORMAT          the version of this layout, as text
 //!   LOCK            locked by the server that uses the directory
 //!   RUNNING         there from the moment that receivers are fed until a stop that left nothing half done
+//!   PAUSED          the receivers that an operator paused
 //!   RECEIVERS       every receiver and data type that ever had a cursor
 //!   log/            topics (wharf-log)
 //!   state/          cursors (wharf-state)
@@ -134,6 +135,23 @@ impl DataDir {
         let lines: Vec<String> =
             pairs.iter().map(|(receiver, topic)| format!("{receiver} {topic}")).collect();
         write_durably(&path, &lines.join("\n")).map_err(|source| DataDirError::Io { path, source })
+    }
+
+    /// The receivers that were written down as paused.
+    pub fn paused_receivers(&self) -> Result<Vec<String>, DataDirError> {
+        let path = self.path.join("PAUSED");
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(text.split_whitespace().map(str::to_owned).collect()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(source) => Err(DataDirError::Io { path, source }),
+        }
+    }
+
+    /// Writes these and no others down as paused, durably.
+    pub fn pause_receivers<'a>(&self, names: impl Iterator<Item = &'a str>) -> Result<(), DataDirError> {
+        let path = self.path.join("PAUSED");
+        let text = names.collect::<Vec<_>>().join("\n");
+        write_durably(&path, &text).map_err(|source| DataDirError::Io { path, source })
     }
 
     /// Where topics are kept.

@@ -11,11 +11,18 @@
 //! | a fault: trap, deadline, memory, an answer that can't be right | the instance is made anew and the messages are delivered one at a time, with pauses; one that faults alone `max-attempts` times is logged and skipped |
 //! | a time-out in a host call | the same, but it does not count against the message |
 //!
+//! Changes of presence are delivered in the same way, to components that want to know; ticks come between batches. Before
+//! every call the receiver's [breaker] is asked.
+//!
 //! A message is finished in all cases before a later one of its lane is, so order per agent holds.
 
 mod batch;
+mod breaker;
+mod caller;
+mod controls;
 mod progress;
 mod quota;
+mod source;
 mod status;
 mod worker;
 
@@ -37,9 +44,27 @@ use wharf_state::{State, StateError};
 use crate::config;
 use crate::data_dir::{DataDir, DataDirError};
 use crate::telemetry::Metrics;
+use breaker::Breaker;
+pub use controls::{ControlError, Controls};
 use progress::{Keeper, Progress};
+use source::Source;
 pub use status::{ReceiverState, Status};
-use worker::{Source, Worker};
+use worker::Worker;
+
+/// The longest pause before a message or an instance is tried again on our own account.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// The server stops: what is not finished stays in the log.
+struct Stopped;
+
+/// Does the work, unless the server stops first.
+async fn or_stop<T>(stop: &CancellationToken, work: impl Future<Output = T>) -> Result<T, Stopped> {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => Err(Stopped),
+        done = work => Ok(done),
+    }
+}
 
 /// Why deliveries can't start.
 #[derive(Debug, Error)]
@@ -97,6 +122,7 @@ pub struct Feed {
 #[derive(Debug)]
 pub struct Delivery {
     statuses: Vec<Arc<Status>>,
+    controls: Arc<Controls>,
     progress: Vec<Arc<Progress>>,
     workers: TaskTracker,
     keeper: tokio::task::JoinHandle<bool>,
@@ -108,6 +134,7 @@ pub struct Delivery {
 pub struct Prepared {
     workers: Vec<Worker>,
     statuses: Vec<Arc<Status>>,
+    controls: Controls,
     progress: Vec<Arc<Progress>>,
     stop: CancellationToken,
 }
@@ -118,13 +145,14 @@ impl Prepared {
     pub fn new(
         receivers: Vec<Fed>,
         feeds: &HashMap<String, Feed>,
-        data_dir: &DataDir,
+        data_dir: &Arc<DataDir>,
         state: &State,
         metrics: &Metrics,
     ) -> Result<Prepared, DeliveryError> {
         let mut prepared = Prepared {
             workers: Vec::new(),
             statuses: Vec::new(),
+            controls: Controls::open(data_dir.clone())?,
             progress: Vec::new(),
             stop: CancellationToken::new(),
         };
@@ -148,7 +176,10 @@ impl Prepared {
             }
             let lag =
                 taken_up.iter().map(|(_, feed, progress)| (feed.topic.clone(), progress.clone())).collect();
-            let status = Arc::new(Status::new(&settings, &receiver, lag, metrics));
+            let paused = prepared.controls.starts_paused(&settings.name);
+            let breaker = Arc::new(Breaker::new(&settings, paused));
+            prepared.controls.add(&settings.name, breaker.clone());
+            let status = Arc::new(Status::new(&settings, &receiver, lag, breaker.clone(), metrics));
             let instances = NonZeroUsize::new(settings.instances).unwrap_or(NonZeroUsize::MIN);
             for index in 0..instances.get() {
                 let lanes = LaneSet::owned_by(index, instances);
@@ -163,6 +194,7 @@ impl Prepared {
                     lanes,
                     sources,
                     status.clone(),
+                    breaker.clone(),
                     stop,
                 ));
             }
@@ -176,7 +208,7 @@ impl Prepared {
 
     /// Starts to feed: guests run on `guests`, cursors are saved every `cursor_interval` from the current runtime.
     pub fn start(self, guests: &Handle, state: State, cursor_interval: Duration) -> Delivery {
-        let Prepared { workers, statuses, progress, stop } = self;
+        let Prepared { workers, statuses, controls, progress, stop } = self;
         let tasks = TaskTracker::new();
         for worker in workers {
             let status = worker.status();
@@ -197,7 +229,7 @@ impl Prepared {
         let saved = CancellationToken::new();
         let keeper = Keeper::new(progress.clone(), state, cursor_interval);
         let keeper = tokio::spawn(keeper.run(saved.clone()));
-        Delivery { statuses, progress, workers: tasks, keeper, stop, saved }
+        Delivery { statuses, controls: Arc::new(controls), progress, workers: tasks, keeper, stop, saved }
     }
 }
 
@@ -205,6 +237,11 @@ impl Delivery {
     /// What can be said of each receiver now.
     pub fn statuses(&self) -> &[Arc<Status>] {
         &self.statuses
+    }
+
+    /// What an operator can do with the receivers.
+    pub fn controls(&self) -> &Arc<Controls> {
+        &self.controls
     }
 
     /// Stops between batches, lets instances end in an orderly way, and saves the cursors. A call that is running is

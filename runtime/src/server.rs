@@ -190,6 +190,7 @@ async fn serve(
             })
             .collect(),
         receivers: delivery.statuses().to_vec(),
+        controls: delivery.controls().clone(),
         metrics: metrics.clone(),
     });
 

@@ -52,7 +52,9 @@ pub struct Metrics {
     /// Messages that a receiver finished.
     pub handled: Family<ReceiverLabel, Counter>,
     /// Calls of a receiver that ended in a fault: a trap, a deadline, memory.
-    pub faults: Family<ReceiverLabel, Counter>,
+    pub faults: Family<FaultLabel, Counter>,
+    /// 1 for the state that a receiver is in, 0 for the others.
+    pub receiver_state: Family<StateLabel, Gauge>,
     /// Messages that a receiver asked to get again.
     pub retried: Family<ReceiverLabel, Counter>,
     /// Messages that were given up: rejected, or failed alone too often.
@@ -93,6 +95,24 @@ pub struct ReceiverLabel {
     pub receiver: String,
 }
 
+/// A state of which receiver.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct StateLabel {
+    /// The name of a configured receiver.
+    pub receiver: String,
+    /// One of the states of a receiver.
+    pub state: &'static str,
+}
+
+/// Which kind of fault of which receiver.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct FaultLabel {
+    /// The name of a configured receiver.
+    pub receiver: String,
+    /// What kind of fault, see [`wharf_host::Fault::kind`].
+    pub kind: &'static str,
+}
+
 impl ReceiverLabel {
     /// The label of one receiver.
     pub fn new(receiver: &str) -> ReceiverLabel {
@@ -112,7 +132,8 @@ impl Metrics {
             accepted_bytes: family(new, "accepted_body_bytes", "Bytes of the bodies of accepted messages"),
             refused: family(new, "calls_refused", "Calls and frames refused, by code"),
             handled: family(new, "messages_handled", "Messages finished by a receiver"),
-            faults: family(new, "receiver_faults", "Calls of a receiver that ended in a fault"),
+            faults: family(new, "receiver_faults", "Calls of a receiver that ended in a fault, by kind"),
+            receiver_state: family(new, "receiver_state", "1 for the state that a receiver is in"),
             retried: family(new, "messages_retried", "Messages that a receiver asked to get again"),
             skipped: family(new, "messages_skipped", "Messages that were given up for a receiver"),
             lost: family(new, "offsets_lost", "Offsets that could not be served to a receiver"),

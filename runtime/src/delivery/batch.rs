@@ -1,38 +1,73 @@
 //! From log records to what a component is handed, and what it says about it.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use thiserror::Error;
-use wharf_host::{Body, Failure, FailureAction, Message, Redelivery};
+use wharf_host::{Body, Failure, FailureAction, Message, PresenceChange, Redelivery};
 use wharf_log::{Entry, Lane};
 use wharf_protocol::{Encoding, Record, RecordError};
 
 use crate::config;
 
-/// Messages of one data type that are handed to a component together.
+/// What a component is called with.
+#[derive(Debug)]
+pub enum Given {
+    /// Messages, for `handle`.
+    Messages(wharf_host::Batch),
+    /// Changes of presence, for `agents-changed`.
+    Changes(Vec<PresenceChange>),
+}
+
+/// What a record of the log is to a receiver.
+#[derive(Debug)]
+pub enum Item {
+    /// A message.
+    Message(Message),
+    /// An agent came or went.
+    Change(PresenceChange),
+}
+
+/// Messages of one data type that are handed to a component together, and the changes of presence that come before them.
 #[derive(Debug)]
 pub struct Batch {
     /// Which source of the worker they come from.
     pub source: usize,
-    /// What the component gets.
-    pub given: wharf_host::Batch,
-    /// The lane of each message.
-    pub lanes: Vec<Lane>,
+    /// The messages, as the component gets them.
+    pub given: Given,
     /// When the batch is finished, everything of its lanes below is.
     pub end: u64,
+    data_type: Arc<str>,
+    lanes: Vec<Lane>,
+    changes: Vec<(Lane, PresenceChange)>,
 }
 
 impl Batch {
     /// A batch without messages yet.
-    pub fn new(source: usize, data_type: &str, end: u64) -> Batch {
-        let given = wharf_host::Batch { data_type: data_type.to_owned(), messages: Vec::new() };
-        Batch { source, given, lanes: Vec::new(), end }
+    pub fn new(source: usize, data_type: &Arc<str>) -> Batch {
+        let given = Given::of(data_type, Vec::new());
+        Batch { source, given, end: 0, data_type: data_type.clone(), lanes: Vec::new(), changes: Vec::new() }
     }
 
     /// Adds the next message.
     pub fn push(&mut self, lane: Lane, message: Message) {
         self.lanes.push(lane);
-        self.given.messages.push(message);
+        if let Given::Messages(batch) = &mut self.given {
+            batch.messages.push(message);
+        }
+    }
+
+    /// Adds the next change. It comes before every message of the batch, so there must be none of its agent yet.
+    pub fn push_change(&mut self, lane: Lane, change: PresenceChange) {
+        self.changes.push((lane, change));
+    }
+
+    /// Whether one of the messages is of this agent.
+    pub fn has_message_of(&self, agent: &str) -> bool {
+        match &self.given {
+            Given::Messages(batch) => batch.messages.iter().any(|message| message.agent == agent),
+            Given::Changes(_) => false,
+        }
     }
 
     /// How many messages it holds.
@@ -40,51 +75,102 @@ impl Batch {
         self.lanes.len()
     }
 
+    /// How many changes come before them.
+    pub fn changes_len(&self) -> usize {
+        self.changes.len()
+    }
+
+    /// The changes as the component gets them, if there are any.
+    pub fn changes(&self) -> Option<Given> {
+        let changes: Vec<_> = self.changes.iter().map(|(_, change)| change.clone()).collect();
+        (!changes.is_empty()).then_some(Given::Changes(changes))
+    }
+
+    /// Takes the changes out, each to be delivered alone.
+    pub fn take_changes(&mut self) -> Vec<Single> {
+        let changes = std::mem::take(&mut self.changes);
+        let single = |(lane, change): (Lane, PresenceChange)| Single {
+            source: self.source,
+            data_type: self.data_type.clone(),
+            lane,
+            offset: change.offset,
+            agent: change.agent.clone(),
+            given: Given::Changes(vec![change]),
+        };
+        changes.into_iter().map(single).collect()
+    }
+
     /// Takes the messages out, each as a batch of its own, to be delivered again.
     pub fn take_singles(&mut self) -> Vec<Single> {
-        let messages = std::mem::take(&mut self.given.messages);
+        let messages = match std::mem::replace(&mut self.given, Given::of(&self.data_type, Vec::new())) {
+            Given::Messages(batch) => batch.messages,
+            Given::Changes(_) => Vec::new(),
+        };
         let lanes = std::mem::take(&mut self.lanes);
         let single = |(lane, mut message): (Lane, Message)| {
             message.redelivery = Redelivery::Again;
-            let offset = message.offset;
-            let agent = message.agent.clone();
-            let given =
-                wharf_host::Batch { data_type: self.given.data_type.clone(), messages: vec![message] };
-            Single { source: self.source, lane, offset, agent, given }
+            Single {
+                source: self.source,
+                data_type: self.data_type.clone(),
+                lane,
+                offset: message.offset,
+                agent: message.agent.clone(),
+                given: Given::of(&self.data_type, vec![message]),
+            }
         };
         lanes.into_iter().zip(messages).map(single).collect()
     }
 }
 
-/// One message that is delivered alone.
+impl Given {
+    fn of(data_type: &Arc<str>, messages: Vec<Message>) -> Given {
+        Given::Messages(wharf_host::Batch { data_type: data_type.to_string(), messages })
+    }
+}
+
+/// One message or change that is delivered alone.
 #[derive(Debug)]
 pub struct Single {
     /// Which source of the worker it comes from.
     pub source: usize,
+    /// Its data type.
+    pub data_type: Arc<str>,
     /// The lane of its agent.
     pub lane: Lane,
     /// Its offset.
     pub offset: u64,
     /// Its agent.
     pub agent: String,
-    /// What the component gets: a batch of this message.
-    pub given: wharf_host::Batch,
+    /// What the component gets: this one alone.
+    pub given: Given,
 }
 
-/// Makes the message that a component gets of a record of the log.
-pub fn message(
-    entry: Entry,
+/// Makes what a component gets of a record of the log.
+pub fn item(
+    entry: &Entry,
+    data_type: &str,
     encoding: config::Encoding,
     redelivery: Redelivery,
-) -> Result<Option<Message>, RecordError> {
-    let Record::Message(stored) = Record::decode(entry.payload)? else { return Ok(None) };
+) -> Result<Item, RecordError> {
+    let stored = match Record::decode(entry.payload.clone())? {
+        Record::Message(stored) => stored,
+        Record::Presence(change) => {
+            return Ok(Item::Change(PresenceChange {
+                data_type: data_type.to_owned(),
+                offset: entry.offset,
+                agent: change.agent.as_str().to_owned(),
+                active: change.active,
+                at: change.at,
+            }));
+        }
+    };
     let body = match (encoding, stored.body.encoding()) {
         (config::Encoding::AsSent, Encoding::Msgpack) => Body::Msgpack(stored.body.bytes().to_vec()),
         (config::Encoding::AsSent, Encoding::Json) | (config::Encoding::Json, _) => {
             Body::Json(stored.body.to_json().into_owned())
         }
     };
-    Ok(Some(Message {
+    Ok(Item::Message(Message {
         offset: entry.offset,
         agent: stored.agent.as_str().to_owned(),
         received_at: stored.received_at,
@@ -134,7 +220,7 @@ mod tests {
     use super::*;
 
     fn batch(offsets: &[u64]) -> Batch {
-        let mut batch = Batch::new(0, "t", 10);
+        let mut batch = Batch::new(0, &"t".into());
         for &offset in offsets {
             let message = Message {
                 offset,
@@ -152,13 +238,20 @@ mod tests {
         batch
     }
 
+    fn given(offsets: &[u64]) -> wharf_host::Batch {
+        match batch(offsets).given {
+            Given::Messages(given) => given,
+            Given::Changes(_) => panic!("a batch gives messages"),
+        }
+    }
+
     fn failure(offset: u64) -> Failure {
         Failure { offset, action: FailureAction::Reject, reason: "no".to_owned() }
     }
 
     #[test]
     fn failures_are_found_by_offset() {
-        let given = batch(&[1, 2, 5, 9]).given;
+        let given = given(&[1, 2, 5, 9]);
         assert!(said(&given, Vec::new()).unwrap().is_empty());
         let said = said(&given, vec![failure(9), failure(2)]).unwrap();
         assert!(said.contains_key(&2) && said.contains_key(&9) && said.len() == 2);
@@ -166,7 +259,7 @@ mod tests {
 
     #[test]
     fn an_answer_about_other_messages_is_wrong() {
-        let given = batch(&[1, 2]).given;
+        let given = given(&[1, 2]);
         assert_eq!(said(&given, vec![failure(3)]).unwrap_err(), WrongAnswer::UnknownOffset(3));
         assert_eq!(said(&given, vec![failure(2), failure(2)]).unwrap_err(), WrongAnswer::DoubledOffset(2));
     }
@@ -176,7 +269,8 @@ mod tests {
         let mut batch = batch(&[1, 2, 5]);
         let singles = batch.take_singles();
         assert_eq!(singles.iter().map(|single| single.offset).collect::<Vec<_>>(), [1, 2, 5]);
-        assert!(singles.iter().all(|single| single.given.messages[0].redelivery == Redelivery::Again));
+        let again = |single: &Single| matches!(&single.given, Given::Messages(given) if given.messages[0].redelivery == Redelivery::Again);
+        assert!(singles.iter().all(again));
         assert_eq!(batch.len(), 0);
     }
 }

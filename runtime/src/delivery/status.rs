@@ -3,13 +3,20 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use std::time::Duration;
+
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use wharf_host::Fault;
 use wharf_log::Topic;
 
+use super::breaker::{Breaker, BreakerState};
 use super::progress::Progress;
 use crate::config;
-use crate::telemetry::{Metrics, ReceiverLabel};
+use crate::telemetry::{FaultLabel, Metrics, ReceiverLabel};
 
+/// The kind of fault of a receiver whose answer can't be right, beside those of the host.
+pub(super) const WRONG_ANSWER: &str = "wrong-answer";
 /// Text of a fault that is kept for the status; the log has all of it.
 const MAX_ERROR_CHARS: usize = 500;
 
@@ -20,16 +27,31 @@ pub enum ReceiverState {
     Running,
     /// At least one instance is being made anew after a fault.
     Restarting,
+    /// It failed too much: nothing is called until a probe goes well.
+    Quarantined,
+    /// An operator paused it.
+    Paused,
     /// At least one instance is not fed any more, because of a defect of the server.
     Broken,
 }
 
 impl ReceiverState {
+    /// Every state.
+    pub const ALL: [ReceiverState; 5] = [
+        ReceiverState::Running,
+        ReceiverState::Restarting,
+        ReceiverState::Quarantined,
+        ReceiverState::Paused,
+        ReceiverState::Broken,
+    ];
+
     /// The word for it in the admin interface.
     pub fn as_str(self) -> &'static str {
         match self {
             ReceiverState::Running => "running",
             ReceiverState::Restarting => "restarting",
+            ReceiverState::Quarantined => "quarantined",
+            ReceiverState::Paused => "paused",
             ReceiverState::Broken => "broken",
         }
     }
@@ -60,6 +82,8 @@ pub struct Status {
     pub lost: Counter,
     /// Instances made.
     pub instances_started: Counter,
+    breaker: Arc<Breaker>,
+    faults_by_kind: Family<FaultLabel, Counter>,
     topics: Vec<(Topic, Arc<Progress>)>,
     restarting: AtomicUsize,
     interrupted: AtomicBool,
@@ -72,9 +96,14 @@ impl Status {
         settings: &config::Receiver,
         receiver: &wharf_host::Receiver,
         topics: Vec<(Topic, Arc<Progress>)>,
+        breaker: Arc<Breaker>,
         metrics: &Metrics,
     ) -> Status {
         let label = ReceiverLabel::new(&settings.name);
+        for kind in Fault::KINDS.into_iter().chain([WRONG_ANSWER]) {
+            // Each begins at 0, so that a rate can be told from the first one on.
+            drop(metrics.faults.get_or_create(&FaultLabel { receiver: settings.name.clone(), kind }));
+        }
         Status {
             name: settings.name.clone(),
             component: std::fs::canonicalize(&settings.component)
@@ -86,11 +115,13 @@ impl Status {
             types: settings.types.clone(),
             instances: settings.instances,
             handled: metrics.handled.get_or_create_owned(&label),
-            faults: metrics.faults.get_or_create_owned(&label),
+            faults: Counter::default(),
             retried: metrics.retried.get_or_create_owned(&label),
             skipped: metrics.skipped.get_or_create_owned(&label),
             lost: metrics.lost.get_or_create_owned(&label),
             instances_started: metrics.instances_started.get_or_create_owned(&label),
+            breaker,
+            faults_by_kind: metrics.faults.clone(),
             topics,
             restarting: AtomicUsize::new(0),
             interrupted: AtomicBool::new(false),
@@ -104,9 +135,25 @@ impl Status {
         if self.broken.load(Ordering::Relaxed) {
             return ReceiverState::Broken;
         }
+        if self.breaker.is_paused() {
+            return ReceiverState::Paused;
+        }
+        if self.breaker.state() != BreakerState::Closed {
+            return ReceiverState::Quarantined;
+        }
         match self.restarting.load(Ordering::Relaxed) {
             0 => ReceiverState::Running,
             _ => ReceiverState::Restarting,
+        }
+    }
+
+    /// How long until a quarantined receiver is tried again.
+    pub fn next_probe(&self) -> Option<Duration> {
+        match self.breaker.state() {
+            BreakerState::Open { until } => {
+                Some(until.saturating_duration_since(tokio::time::Instant::now()))
+            }
+            BreakerState::Closed | BreakerState::Probing => None,
         }
     }
 
@@ -121,7 +168,13 @@ impl Status {
         self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn failed(&self, what: &dyn std::fmt::Display) {
+    pub(super) fn fault(&self, kind: &'static str, what: &impl std::fmt::Display) {
+        self.faults.inc();
+        self.faults_by_kind.get_or_create_owned(&FaultLabel { receiver: self.name.clone(), kind }).inc();
+        self.failed(what);
+    }
+
+    pub(super) fn failed(&self, what: &(impl std::fmt::Display + ?Sized)) {
         let text = what.to_string().chars().take(MAX_ERROR_CHARS).collect();
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
     }

@@ -11,6 +11,8 @@ mod output;
 mod overload;
 mod pages;
 mod poison;
+mod quarantine;
 mod receivers;
 mod shutdown;
 mod status;
+mod timer;

@@ -10,6 +10,7 @@ fn puppet() -> Config {
         .receiver("puppet", &files::guest("puppet"), &["metrics"])
         .set("receivers.puppet.deadline", "300ms")
         .set("receivers.puppet.retry-pause", "1ms")
+        .set("receivers.puppet.quarantine-failures", 1_000_000)
         // A whole frame becomes one batch.
         .set("receivers.puppet.max-wait", "50ms")
 }
@@ -258,6 +259,7 @@ async fn an_instance_that_cannot_begin_is_tried_again_while_others_work() {
         Config::new()
             .receiver("failing", &files::guest("init-fails"), &["metrics"])
             .set("receivers.failing.retry-pause", "1ms")
+            .set("receivers.failing.quarantine-failures", 1_000_000)
             .receiver("recorder", &files::guest("recorder"), &["metrics"]),
     )
     .start()

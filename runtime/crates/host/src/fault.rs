@@ -126,6 +126,48 @@ impl Fault {
         }
     }
 
+    /// Whether what the guest was working on may be the cause: not so where the host had no room, or kept it waiting.
+    pub fn is_of_the_guest(&self) -> bool {
+        match self {
+            Self::Trap { .. } | Self::Deadline { .. } | Self::OutOfMemory { .. } | Self::Exit { .. } => true,
+            Self::HostCallDeadline { .. } | Self::Init(_) | Self::Pool(_) | Self::Gone => false,
+        }
+    }
+
+    /// Every word that [`kind`](Self::kind) can give.
+    pub const KINDS: [&'static str; 12] = [
+        "unreachable",
+        "stack-overflow",
+        "memory-out-of-bounds",
+        "host-limit",
+        "trap",
+        "deadline",
+        "host-call-deadline",
+        "out-of-memory",
+        "exit",
+        "init",
+        "pool",
+        "gone",
+    ];
+
+    /// One word for it, for metrics.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Trap { kind: TrapKind::Unreachable, .. } => "unreachable",
+            Self::Trap { kind: TrapKind::StackOverflow, .. } => "stack-overflow",
+            Self::Trap { kind: TrapKind::MemoryOutOfBounds, .. } => "memory-out-of-bounds",
+            Self::Trap { kind: TrapKind::HostLimit, .. } => "host-limit",
+            Self::Trap { kind: TrapKind::Other, .. } => "trap",
+            Self::Deadline { .. } => "deadline",
+            Self::HostCallDeadline { .. } => "host-call-deadline",
+            Self::OutOfMemory { .. } => "out-of-memory",
+            Self::Exit { .. } => "exit",
+            Self::Init(_) => "init",
+            Self::Pool(_) => "pool",
+            Self::Gone => "gone",
+        }
+    }
+
     /// Makes a fault of a call that had to end within `limit` and did not.
     pub(crate) fn late(_: Elapsed, limit: Duration, stderr: Vec<String>) -> Self {
         Self::HostCallDeadline { limit, evidence: Evidence { backtrace: None, stderr } }

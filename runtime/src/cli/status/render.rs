@@ -36,6 +36,7 @@ struct Receiver {
     failed: u64,
     skipped: u64,
     lag: u64,
+    next_try_seconds: Option<f64>,
     last_error: Option<String>,
 }
 
@@ -109,7 +110,7 @@ fn receivers(receivers: &[Receiver]) -> String {
         let digest: String = receiver.component.digest.chars().take(DIGEST_CHARACTERS).collect();
         [
             printable(&receiver.name),
-            printable(&receiver.state),
+            state(receiver),
             receiver.instances.to_string(),
             receiver.handled.to_string(),
             receiver.failed.to_string(),
@@ -120,6 +121,18 @@ fn receivers(receivers: &[Receiver]) -> String {
         ]
     });
     columns(heads, rows.collect())
+}
+
+/// The state, and how long a quarantine still lasts.
+fn state(receiver: &Receiver) -> String {
+    let pause = receiver.next_try_seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    match pause {
+        Some(pause) => {
+            let pause = humantime::format_duration(Duration::from_secs(pause.as_secs()));
+            format!("{}, tried in {pause}", printable(&receiver.state))
+        }
+        None => printable(&receiver.state),
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -184,7 +197,7 @@ mod tests {
                    "types":["ethereum_metrics","system_metrics"],"state":"running","instances":1,"handled":1205,"failed":0,
                    "skipped":0,"lag":0,"last_error":null},
                   {"name":"journal","component":{"digest":"60303ae22b99","path":"receivers/journal.wasm"},
-                   "types":["ethereum_metrics"],"state":"restarting","instances":2,"handled":7,"failed":3,"skipped":1,
+                   "types":["ethereum_metrics"],"state":"quarantined","next_try_seconds":61.5,"instances":2,"handled":7,"failed":3,"skipped":1,
                    "lag":1197,"last_error":"trap: unreachable\u001b[2J"}]}"#,
         )
         .unwrap();
@@ -195,9 +208,9 @@ mod tests {
         ethereum_metrics  fsync           0  1204      1204
         system_metrics    memory         12    13         1
 
-        RECEIVER   STATE       INSTANCES  HANDLED  FAILED  SKIPPED   LAG  DATA TYPES                        COMPONENT
-        dashboard  running             1     1205       0        0     0  ethereum_metrics, system_metrics  9f86d081884c receivers/dashboard.wasm
-        journal    restarting          2        7       3        1  1197  ethereum_metrics                  60303ae22b99 receivers/journal.wasm
+        RECEIVER   STATE                        INSTANCES  HANDLED  FAILED  SKIPPED   LAG  DATA TYPES                        COMPONENT
+        dashboard  running                              1     1205       0        0     0  ethereum_metrics, system_metrics  9f86d081884c receivers/dashboard.wasm
+        journal    quarantined, tried in 1m 1s          2        7       3        1  1197  ethereum_metrics                  60303ae22b99 receivers/journal.wasm
 
         last error of journal: trap: unreachable�[2J
         ");

@@ -1,0 +1,223 @@
+//! Calls a receiver's component: makes its instance, makes it anew after a fault, and asks the breaker before every call.
+//! What is delivered, and what follows from how it went, is `worker`'s.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use wharf_host::{Evidence, Fault, Instance, Receiver};
+
+use super::batch::{self, Given, Said};
+use super::breaker::Breaker;
+use super::status::{Status, WRONG_ANSWER};
+use super::{LONGEST_PAUSE, Stopped, or_stop};
+use crate::backoff::Backoff;
+
+/// What a call came to.
+pub enum Called {
+    /// The component answered.
+    Answered(Said),
+    /// It did not.
+    Failed {
+        /// What went wrong.
+        what: String,
+        /// Whether the messages may be the cause, so that it counts as an attempt where one was alone.
+        counts: bool,
+    },
+}
+
+/// One instance of a receiver's component.
+pub struct Caller {
+    receiver: Receiver,
+    retry_pause: Duration,
+    status: Arc<Status>,
+    breaker: Arc<Breaker>,
+    stop: CancellationToken,
+    instance: Option<Instance>,
+}
+
+impl Caller {
+    /// No instance yet.
+    pub fn new(
+        receiver: Receiver,
+        retry_pause: Duration,
+        status: Arc<Status>,
+        breaker: Arc<Breaker>,
+        stop: CancellationToken,
+    ) -> Caller {
+        Caller { receiver, retry_pause, status, breaker, stop, instance: None }
+    }
+
+    /// Makes the first instance before there is anything to deliver, so that `init` fails early and visibly.
+    pub async fn start(&mut self) -> Result<(), Stopped> {
+        self.ready().await?;
+        // Nothing is called yet, so only starts can have failed before.
+        self.breaker.succeeded();
+        Ok(())
+    }
+
+    /// Gives the component what it is to handle.
+    pub async fn call(&mut self, given: &Given) -> Result<Called, Stopped> {
+        let instance = self.ready().await?;
+        let began = Instant::now();
+        let said = match given {
+            Given::Messages(batch) => match instance.handle(batch).await {
+                Ok(failures) => batch::said(batch, failures).map_err(Wrong::Answer),
+                Err(fault) => Err(Wrong::Fault(fault)),
+            },
+            Given::Changes(changes) => match instance.agents_changed(changes).await {
+                Ok(()) => Ok(Said::new()),
+                Err(fault) => Err(Wrong::Fault(fault)),
+            },
+        };
+        match said {
+            Ok(said) => {
+                self.breaker.succeeded();
+                Ok(Called::Answered(said))
+            }
+            Err(wrong) => {
+                let counts = wrong.is_of_what_was_given();
+                self.fault(&wrong, began.elapsed());
+                if !counts {
+                    self.breaker.failure();
+                }
+                Ok(Called::Failed { what: wrong.to_string(), counts })
+            }
+        }
+    }
+
+    /// Calls the component's `tick`, unless it is paused or quarantined.
+    pub async fn tick(&mut self) -> Result<(), Stopped> {
+        if !self.breaker.is_closed() {
+            return Ok(());
+        }
+        let instance = self.ready().await?;
+        let began = Instant::now();
+        match instance.tick().await {
+            Ok(()) => self.breaker.succeeded(),
+            Err(fault) => {
+                self.fault(&Wrong::Fault(fault), began.elapsed());
+                self.breaker.failure();
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the instance end in an orderly way.
+    pub async fn end(self) {
+        if let Some(instance) = self.instance
+            && let Err(fault) = instance.terminate().await
+        {
+            tracing::warn!(receiver.name = self.receiver.name(), %fault, "a receiver's terminate failed");
+        }
+    }
+
+    /// Waits until the breaker lets a call through and there is an instance for it.
+    async fn ready(&mut self) -> Result<&mut Instance, Stopped> {
+        or_stop(&self.stop, self.breaker.enter()).await?;
+        let instance = match self.instance.take() {
+            Some(instance) => instance,
+            None => self.make_instance().await?,
+        };
+        Ok(self.instance.insert(instance))
+    }
+
+    async fn make_instance(&mut self) -> Result<Instance, Stopped> {
+        let mut backoff = Backoff::new(self.retry_pause, LONGEST_PAUSE);
+        let mut restarting = false;
+        let made = loop {
+            let began = Instant::now();
+            match or_stop(&self.stop, self.receiver.instantiate()).await {
+                Ok(Ok(instance)) => break Ok(instance),
+                Ok(Err(fault)) => {
+                    let is_ours = matches!(fault, Fault::Pool(_));
+                    self.fault(&Wrong::Fault(fault), began.elapsed());
+                    // That the host has no room says nothing of the receiver.
+                    if !is_ours {
+                        self.breaker.failure();
+                    }
+                }
+                Err(Stopped) => break Err(Stopped),
+            }
+            if !restarting {
+                restarting = true;
+                self.status.restarting();
+            }
+            let again = async {
+                sleep(backoff.next_pause()).await;
+                self.breaker.enter().await;
+            };
+            if or_stop(&self.stop, again).await.is_err() {
+                break Err(Stopped);
+            }
+        };
+        if restarting {
+            self.status.restarted();
+        }
+        if made.is_ok() {
+            self.status.instances_started.inc();
+        }
+        made
+    }
+
+    /// What a fault leaves: no instance, a line in the log, numbers.
+    fn fault(&mut self, wrong: &Wrong, spent: Duration) {
+        self.instance = None;
+        self.breaker.failed(spent);
+        self.status.fault(wrong.kind(), wrong);
+        let evidence = wrong.evidence();
+        let backtrace = evidence.and_then(|evidence| evidence.backtrace.as_deref()).unwrap_or_default();
+        let stderr = evidence.map(|evidence| evidence.stderr.join("\n")).unwrap_or_default();
+        tracing::warn!(
+            receiver.name = self.receiver.name(),
+            fault = %wrong,
+            kind = wrong.kind(),
+            stderr,
+            backtrace,
+            "a receiver failed; its instance is made anew"
+        );
+    }
+}
+
+/// What can be wrong with a call.
+enum Wrong {
+    Fault(Fault),
+    Answer(batch::WrongAnswer),
+}
+
+impl Wrong {
+    /// Whether what was given may be the cause: not so where the host could not give an instance or kept the guest
+    /// waiting.
+    fn is_of_what_was_given(&self) -> bool {
+        match self {
+            Wrong::Answer(_) => true,
+            Wrong::Fault(fault) => fault.is_of_the_guest(),
+        }
+    }
+
+    /// The word for it in metrics.
+    fn kind(&self) -> &'static str {
+        match self {
+            Wrong::Answer(_) => WRONG_ANSWER,
+            Wrong::Fault(fault) => fault.kind(),
+        }
+    }
+
+    fn evidence(&self) -> Option<&Evidence> {
+        match self {
+            Wrong::Answer(_) => None,
+            Wrong::Fault(fault) => fault.evidence(),
+        }
+    }
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Wrong::Fault(fault) => fault.fmt(f),
+            Wrong::Answer(wrong) => wrong.fmt(f),
+        }
+    }
+}
