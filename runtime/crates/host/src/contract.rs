@@ -2,123 +2,166 @@
 //! What is checked here is why a component is refused with a reason; that it can't do more follows from the linker, which
 //! holds nothing else.
 
-use std::path::Path;
-
 use wasmtime::Engine;
-use wasmtime::component::types::{Component as ComponentType, ComponentInstance, ComponentItem};
-use wasmtime::component::{Component, ComponentNamedList, Lift, Linker, Lower, Resource};
-use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
+use wasmtime::component::{Component, HasSelf, Linker};
 
-use crate::bindings::{Batch, Failure, PresenceChange, types};
-use crate::error::LoadError;
-use crate::grants::Grants;
-use crate::live;
+use crate::bindings::types;
+use crate::fault::{MAX_MESSAGE, printable};
+use crate::problem::Problem;
 use crate::receiver::ReceiverOptions;
 use crate::store::State;
-use crate::{http, wasi};
-use crate::{keyvalue, logging, metrics, settings};
-use imports::{Grant, Lookup, Needs, look_up};
-use versions::{OURS, Versions, WASI, split_version};
+use crate::{http, keyvalue, live, logging, metrics, settings, wasi};
+pub use exports::Export;
+use exports::Exports;
+pub use imports::{Grant, Import, Standing};
 
+mod exports;
 mod imports;
 mod versions;
 
 /// The size of a page of WebAssembly memory in bytes.
 const WASM_PAGE: u64 = 64 * 1024;
 
-/// What a component that may be loaded can do.
+/// How much of a name is shown, in bytes: several times what the name of an interface has.
+const MAX_NAME: usize = 256;
+
+/// What a component is made for, whoever runs it with whatever grants.
 pub(crate) struct Contract {
+    pub(crate) exports: Vec<Export>,
+    pub(crate) imports: Vec<Import>,
+    /// What its largest memory starts with, in bytes.
+    pub(crate) initial_memory: u64,
+    /// Why no receiver can have it.
+    pub(crate) problems: Vec<Problem>,
+}
+
+/// What a component that was granted all that it needs is linked with.
+pub(crate) struct Admission {
     pub(crate) linker: Linker<State>,
     /// What is odd about it, but no reason to refuse it.
     pub(crate) warnings: Vec<String>,
 }
 
-/// What is to be checked.
-pub(crate) struct Check<'a> {
-    pub(crate) options: &'a ReceiverOptions,
-    pub(crate) component: &'a Component,
-}
-
-impl Check<'_> {
-    fn path(&self) -> &Path {
-        &self.options.component
-    }
-
-    pub(crate) fn run(&self) -> Result<Contract, LoadError> {
-        self.memory()?;
-        let engine = self.component.engine();
-        let imported = self.imports(engine)?;
-        let link_error = |error: wasmtime::Error| LoadError::Link {
-            path: self.path().into(),
-            reason: format!("{error:#}"),
-        };
-        let linker = linker(engine, &self.options.grants).map_err(link_error)?;
-        let component = linker.substituted_component_type(self.component).map_err(link_error)?;
-        let mut warnings = Exports { check: self, engine, component: &component }.run()?;
-        let idle =
-            Grant::ALL.iter().filter(|grant| grant.is_in(&self.options.grants) && !imported.contains(grant));
-        warnings.extend(idle.map(|grant| {
-            format!("it has the grant `{}`, but imports nothing that needs it", grant.in_config())
-        }));
-        Ok(Contract { linker, warnings })
-    }
-
-    fn memory(&self) -> Result<(), LoadError> {
-        let pages = self.component.resources_required().and_then(|needed| needed.max_initial_memory_size);
-        let needed = pages.unwrap_or_default().saturating_mul(WASM_PAGE);
-        if needed <= self.options.memory {
-            return Ok(());
-        }
-        Err(LoadError::MemoryTooSmall { path: self.path().into(), needed, limit: self.options.memory })
-    }
-
-    /// The grants that the imports need, if all of them can be had.
-    fn imports(&self, engine: &Engine) -> Result<Vec<Grant>, LoadError> {
-        let mut unknown = Vec::new();
-        let mut grants = Vec::new();
-        let mut missing = Missing::default();
-        for (import, _) in self.component.component_type().imports(engine) {
-            match look_up(import) {
-                Lookup::Provided(Needs::GrantToLink(grant)) if !grant.is_in(&self.options.grants) => {
-                    missing.imports.push(import.to_owned());
-                    missing.grants.push(grant.in_config());
-                }
-                Lookup::Provided(needs) => grants.extend(needs.grant()),
-                Lookup::OtherVersion { .. } | Lookup::Unknown => unknown.push(import.to_owned()),
+impl Contract {
+    /// Reads it off the component's type.
+    pub(crate) fn of(component: &Component) -> Self {
+        let engine = component.engine();
+        let unlinked = component.component_type();
+        let mut problems = Vec::new();
+        let mut imports: Vec<Import> = unlinked.imports(engine).map(|(name, _)| Import::new(name)).collect();
+        imports.sort_by(|one, other| one.name.cmp(&other.name));
+        let mut linked = None;
+        let refused = select(&imports, |standing| standing.is_refused());
+        if refused.is_empty() {
+            let linker = linker(engine, |_| true);
+            match linker.and_then(|linker| linker.substituted_component_type(component)) {
+                Ok(component) => linked = Some(component),
+                Err(error) => problems.push(Problem::link(&error)),
             }
+        } else {
+            problems.push(Problem::UnknownImports { imports: refused });
         }
-        let path = self.path().into();
-        if !unknown.is_empty() {
-            return Err(LoadError::UnknownImports { path, imports: unknown });
+        let looked_at = Exports {
+            engine,
+            component: linked.as_ref().unwrap_or(&unlinked),
+            linked: linked.is_some(),
+            problems: Vec::new(),
+        };
+        let exports = looked_at.list();
+        problems.extend(looked_at.check());
+        let pages = component.resources_required().and_then(|needed| needed.max_initial_memory_size);
+        Self { exports, imports, initial_memory: pages.unwrap_or(0).saturating_mul(WASM_PAGE), problems }
+    }
+
+    /// Compares it with the grants and settings of a receiver. Gives all that is wrong otherwise.
+    pub(crate) fn admit(
+        mut self,
+        component: &Component,
+        options: &ReceiverOptions,
+    ) -> Result<Admission, Vec<Problem>> {
+        if self.initial_memory > options.memory {
+            let (needed, limit) = (self.initial_memory, options.memory);
+            self.problems.push(Problem::MemoryTooSmall { needed, limit });
         }
-        if !missing.imports.is_empty() {
-            missing.grants.dedup();
-            let Missing { imports, grants } = missing;
-            return Err(LoadError::NotGranted { path, name: self.options.name.clone(), imports, grants });
+        self.problems.extend(self.not_granted(options));
+        if options.ticks && !self.exports_timer() {
+            self.problems.push(Problem::NoTimer { receiver: options.name.clone() });
         }
-        Ok(grants)
+        if !self.problems.is_empty() {
+            return Err(self.problems);
+        }
+        let linker = linker(component.engine(), |grant| grant.is_in(&options.grants));
+        let linker = linker.map_err(|error| vec![Problem::link(&error)])?;
+        Ok(Admission { linker, warnings: self.warnings(options) })
+    }
+
+    fn not_granted(&self, options: &ReceiverOptions) -> Option<Problem> {
+        let missing = |standing| match standing {
+            Standing::NeedsGrant { grant } => !grant.is_in(&options.grants),
+            _ => false,
+        };
+        let imports = select(&self.imports, missing);
+        let is_missing = |grant: &Grant| imports.iter().any(|import| import.standing.grant() == Some(*grant));
+        let grants: Vec<Grant> = Grant::ALL.into_iter().filter(is_missing).collect();
+        let receiver = options.name.clone();
+        (!imports.is_empty()).then_some(Problem::NotGranted { receiver, imports, grants })
+    }
+
+    fn warnings(&self, options: &ReceiverOptions) -> Vec<String> {
+        let of_no_use = |grant: &Grant| {
+            grant.is_in(&options.grants)
+                && !self.imports.iter().any(|import| import.standing.grant() == Some(*grant))
+        };
+        let mut warnings: Vec<String> = Grant::ALL
+            .into_iter()
+            .filter(of_no_use)
+            .map(|grant| {
+                format!("it has the grant `{}`, but does not import `{}`", grant.key(), grant.import())
+            })
+            .collect();
+        if self.exports_timer() && !options.ticks {
+            warnings.push(
+                "it exports `wharf:receiver/timer`, which is never called without `tick` in its config"
+                    .into(),
+            );
+        }
+        let later = self.exports.iter().filter(|export| export.is_from_the_future());
+        warnings.extend(
+            later.map(|export| {
+                format!("it exports `{}`, which this version of Wharf never calls", export.name)
+            }),
+        );
+        warnings
+    }
+
+    fn exports_timer(&self) -> bool {
+        self.exports.iter().any(Export::is_timer)
     }
 }
 
-/// Imports that lack their grants, and these grants as they would stand in the config.
-#[derive(Default)]
-struct Missing {
-    imports: Vec<String>,
-    grants: Vec<&'static str>,
+impl Problem {
+    /// Makes a problem of what the engine says about an import.
+    pub(crate) fn link(error: &wasmtime::Error) -> Self {
+        Self::Link { reason: printable_reason(error) }
+    }
 }
 
-fn linker(engine: &Engine, grants: &Grants) -> wasmtime::Result<Linker<State>> {
+fn select(imports: &[Import], matches: impl Fn(Standing) -> bool) -> Vec<Import> {
+    imports.iter().filter(|import| matches(import.standing)).cloned().collect()
+}
+
+fn linker(engine: &Engine, granted: impl Fn(Grant) -> bool) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     wasi::link(&mut linker)?;
     http::link(&mut linker)?;
-    types::add_to_linker::<_, wasmtime::component::HasSelf<State>>(&mut linker, |state| state)?;
+    types::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
     logging::link(&mut linker)?;
     settings::link(&mut linker)?;
     metrics::link(&mut linker)?;
-    if grants.live.is_some() {
+    if granted(Grant::Live) {
         live::link(&mut linker)?;
     }
-    if grants.keyvalue.is_some() {
+    if granted(Grant::KeyValue) {
         keyvalue::link(&mut linker)?;
     }
     Ok(linker)
@@ -126,98 +169,12 @@ fn linker(engine: &Engine, grants: &Grants) -> wasmtime::Result<Linker<State>> {
 
 impl types::Host for State {}
 
-/// The exports of a component whose imports are linked.
-struct Exports<'a> {
-    check: &'a Check<'a>,
-    engine: &'a Engine,
-    component: &'a ComponentType,
+/// A name that a component chose.
+fn printable_name(name: &str) -> String {
+    printable(name, MAX_NAME, false)
 }
 
-impl Exports<'_> {
-    fn run(&self) -> Result<Vec<String>, LoadError> {
-        let Some(handler) = self.find("wharf:receiver/handler", OURS)? else {
-            let exports = self.component.exports(self.engine).map(|(name, _)| name.to_owned()).collect();
-            return Err(LoadError::NoHandler { path: self.check.path().into(), exports });
-        };
-        self.function::<(&Batch,), (Vec<Failure>,)>(&handler, "handle")?;
-        if let Some(lifecycle) = self.find("wharf:receiver/lifecycle", OURS)? {
-            self.function::<(), (Result<(), String>,)>(&lifecycle, "init")?;
-            self.function::<(), ()>(&lifecycle, "terminate")?;
-        }
-        if let Some(presence) = self.find("wharf:receiver/presence", OURS)? {
-            self.function::<(&[PresenceChange],), ()>(&presence, "agents-changed")?;
-        }
-        if let Some(timer) = self.find("wharf:receiver/timer", OURS)? {
-            self.function::<(), ()>(&timer, "tick")?;
-        }
-        if let Some(page) = self.find("wasi:http/incoming-handler", WASI)? {
-            self.function::<(Resource<HostIncomingRequest>, Resource<HostResponseOutparam>), ()>(
-                &page, "handle",
-            )?;
-        }
-        let is_later = |name: &str| {
-            name.starts_with("wharf:receiver/")
-                && !["handler", "lifecycle", "presence", "timer"]
-                    .iter()
-                    .any(|known| OURS.match_name(name, &format!("wharf:receiver/{known}")))
-        };
-        let names = self.component.exports(self.engine).map(|(name, _)| name);
-        Ok(names
-            .filter(|name| is_later(name))
-            .map(|name| format!("it exports `{name}`, which this version of Wharf never calls"))
-            .collect())
-    }
-
-    /// The exported interface of that name. An error if there is only one of another version.
-    fn find(&self, interface: &'static str, versions: Versions) -> Result<Option<Export>, LoadError> {
-        let mut other = None;
-        for (name, item) in self.component.exports(self.engine) {
-            if versions.match_name(name, interface) {
-                let ComponentItem::ComponentInstance(instance) = item.ty else {
-                    return Err(self.incomplete(name, "is not an interface"));
-                };
-                return Ok(Some(Export { name: name.into(), instance }));
-            }
-            if split_version(name).0 == interface {
-                other = Some(name.to_owned());
-            }
-        }
-        match other {
-            Some(found) => Err(LoadError::ExportVersion {
-                path: self.check.path().into(),
-                found,
-                expected: versions.expected(),
-            }),
-            None => Ok(None),
-        }
-    }
-
-    fn function<Params, Return>(&self, export: &Export, function: &str) -> Result<(), LoadError>
-    where
-        Params: ComponentNamedList + Lower,
-        Return: ComponentNamedList + Lift,
-    {
-        let Some(item) = export.instance.get_export(self.engine, function) else {
-            return Err(self.incomplete(&export.name, &format!("has no function `{function}`")));
-        };
-        let ComponentItem::ComponentFunc(found) = item.ty else {
-            return Err(self.incomplete(&export.name, &format!("has `{function}`, but not as a function")));
-        };
-        found.typecheck::<Params, Return>(&self.component.instance_type()).map_err(|error| {
-            self.incomplete(&export.name, &format!("has `{function}` with another type: {error:#}"))
-        })
-    }
-
-    fn incomplete(&self, interface: &str, problem: &str) -> LoadError {
-        LoadError::ExportIncomplete {
-            path: self.check.path().into(),
-            interface: interface.into(),
-            problem: problem.into(),
-        }
-    }
-}
-
-struct Export {
-    name: String,
-    instance: ComponentInstance,
+/// What the engine says, which quotes the component.
+fn printable_reason(error: &wasmtime::Error) -> String {
+    printable(&format!("{error:#}"), MAX_MESSAGE, false)
 }

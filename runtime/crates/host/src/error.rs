@@ -2,10 +2,11 @@
 //! component: what was found, what was expected, what to do.
 
 use std::error::Error;
-use std::fmt::Display;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use crate::problem::{Problem, together};
 
 /// Why a [`Host`](crate::Host) can't start.
 #[derive(Debug, thiserror::Error)]
@@ -82,19 +83,6 @@ pub enum LoadError {
         /// The host's `max_memory`.
         limit: u64,
     },
-    /// The component starts with more memory than the receiver has.
-    #[error(
-        "load {path:?}: it starts with a memory of {needed} bytes, and the receiver may use {limit} \
-         bytes; raise the receiver's memory"
-    )]
-    MemoryTooSmall {
-        /// The component's file.
-        path: PathBuf,
-        /// What the component's largest memory starts with, in bytes.
-        needed: u64,
-        /// The receiver's `memory`.
-        limit: u64,
-    },
     /// The compiler did not start.
     #[error("start the compiler {program:?}")]
     CompilerStart {
@@ -149,88 +137,12 @@ pub enum LoadError {
         /// What does not fit.
         reason: String,
     },
-    /// The component exports no handler.
-    #[error(
-        "load {path:?}: it exports {}, expected `wharf:receiver/handler`; build it for a world that \
-         includes `wharf:receiver/base`",
-        listed(exports)
-    )]
-    NoHandler {
+    /// The receiver contract has something against it, or against what the receiver was granted.
+    #[error("load {path:?}:{}", together(problems))]
+    Refused {
         /// The component's file.
         path: PathBuf,
-        /// What it exports.
-        exports: Vec<String>,
+        /// All that is wrong.
+        problems: Vec<Problem>,
     },
-    /// An interface of ours is exported in a version that this host can't call.
-    #[error(
-        "load {path:?}: it exports `{found}`, expected version {expected}; build it against the WIT \
-         package of this server"
-    )]
-    ExportVersion {
-        /// The component's file.
-        path: PathBuf,
-        /// The export with its version.
-        found: String,
-        /// The versions that work.
-        expected: String,
-    },
-    /// An interface of ours is exported, but a function is missing or has another type.
-    #[error(
-        "load {path:?}: its export `{interface}` {problem}; build it against the WIT package of this server"
-    )]
-    ExportIncomplete {
-        /// The component's file.
-        path: PathBuf,
-        /// The export.
-        interface: String,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// The component imports what no receiver can have.
-    #[error(
-        "load {path:?}: it imports {}, which this server does not provide; remove that from the \
-         component's world or use a version that is listed in the receiver contract",
-        listed(imports)
-    )]
-    UnknownImports {
-        /// The component's file.
-        path: PathBuf,
-        /// The imports that are unknown.
-        imports: Vec<String>,
-    },
-    /// The component imports what the receiver was not granted.
-    #[error(
-        "load {path:?}: it imports {}, and receiver {name:?} has no grant for that; add {} to the receiver's \
-         config if it may",
-        listed(imports),
-        listed(grants)
-    )]
-    NotGranted {
-        /// The component's file.
-        path: PathBuf,
-        /// The receiver.
-        name: String,
-        /// The imports that lack a grant.
-        imports: Vec<String>,
-        /// The grants as they would stand in the config.
-        grants: Vec<&'static str>,
-    },
-    /// An import has a known name, but not the functions or types that this host provides under it.
-    #[error(
-        "load {path:?}: {reason}; build it against the interface versions that are listed in the \
-         receiver contract"
-    )]
-    Link {
-        /// The component's file.
-        path: PathBuf,
-        /// What does not match.
-        reason: String,
-    },
-}
-
-fn listed<T: Display>(names: &[T]) -> String {
-    if names.is_empty() {
-        return "nothing".into();
-    }
-    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }

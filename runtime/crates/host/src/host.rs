@@ -1,7 +1,7 @@
 //! The host: one engine, its pool of instances, the cache of compiled components and the clock that cuts guests into
 //! slices. What is particular to a receiver is in `receiver`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use wasmtime::{Engine, EngineWeak};
 use crate::cache::Cache;
 use crate::engine::engine;
 use crate::error::{HostError, LoadError};
+use crate::inspection::{Inspection, inspect};
 use crate::receiver::{Receiver, ReceiverOptions};
 
 /// How long a guest that computes keeps its thread before others get a turn: short enough that they do not notice, long
@@ -104,6 +105,12 @@ impl Host {
     /// more than its options grant. None of its code runs.
     pub async fn load(&self, options: ReceiverOptions) -> Result<Receiver, LoadError> {
         Receiver::load(self.clone(), options).await
+    }
+
+    /// Looks into a component without a receiver to run it as: reads it, compiles it or takes it from the cache, and says
+    /// what it exports and imports and what would be refused whatever it is granted. None of its code runs.
+    pub async fn inspect(&self, path: &Path) -> Result<Inspection, LoadError> {
+        inspect(self, path).await
     }
 
     pub(crate) fn options(&self) -> &HostOptions {

@@ -12,7 +12,7 @@ use wasmtime_wasi_http::p2::bindings::exports::wasi::http::incoming_handler::Gue
 
 use crate::bindings::{handler, lifecycle, presence, timer};
 use crate::component_file::ComponentFile;
-use crate::contract::Check;
+use crate::contract::Contract;
 use crate::error::LoadError;
 use crate::fault::Fault;
 use crate::grants::Grants;
@@ -22,6 +22,7 @@ use crate::http::{Outgoing, PageLimits};
 use crate::keyvalue::KeyValueAccess;
 use crate::live::Live;
 use crate::metrics::GuestMetrics;
+use crate::problem::Problem;
 use crate::settings::Settings;
 use crate::shared::Shared;
 use crate::store::{State, new_store};
@@ -127,10 +128,10 @@ impl Receiver {
         component: &Component,
     ) -> Result<Self, LoadError> {
         let path = &options.component;
-        let contract = Check { options: &options, component }.run()?;
-        let link_error =
-            |error: wasmtime::Error| LoadError::Link { path: path.into(), reason: format!("{error:#}") };
-        let pre = contract.linker.instantiate_pre(component).map_err(link_error)?;
+        let refused = |problems| LoadError::Refused { path: path.into(), problems };
+        let link_error = |error: wasmtime::Error| refused(vec![Problem::link(&error)]);
+        let admission = Contract::of(component).admit(component, &options).map_err(refused)?;
+        let pre = admission.linker.instantiate_pre(component).map_err(link_error)?;
         let Grants { live, keyvalue, http, files } = options.grants;
         let shared = Shared {
             log: Arc::new(GuestLog::new(options.name.clone(), options.log_lines_per_second)),
@@ -159,7 +160,7 @@ impl Receiver {
                 host,
                 name: options.name,
                 digest,
-                warnings: contract.warnings,
+                warnings: admission.warnings,
                 pre,
                 shared: Arc::new(shared),
                 deadline: options.deadline,

@@ -3,17 +3,17 @@
 /// The versions of an interface that work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Versions {
-    /// All that are compatible: `0.2` stands for `0.2.x`.
+    /// All that are compatible, such as `0.2.x`.
     Compatible(&'static str),
     /// One draft. Drafts are compatible with nothing but themselves.
     Exactly(&'static str),
 }
 
 /// The versions of `wharf:receiver`.
-pub(crate) const OURS: Versions = Versions::Compatible("0.1");
+pub(crate) const OURS: Versions = Versions::Compatible("0.1.x");
 
 /// The versions of WASI but for its drafts.
-pub(crate) const WASI: Versions = Versions::Compatible("0.2");
+pub(crate) const WASI: Versions = Versions::Compatible("0.2.x");
 
 impl Versions {
     /// Whether `name` is `interface` in one of these versions.
@@ -27,7 +27,7 @@ impl Versions {
         match self {
             Self::Exactly(draft) => version == draft,
             Self::Compatible(series) => {
-                let patch = version.strip_prefix(series).and_then(|rest| rest.strip_prefix('.'));
+                let patch = version.strip_prefix(series.trim_end_matches('x'));
                 // What follows a number (`0.2.0-rc.1`) makes a draft of it.
                 patch
                     .is_some_and(|patch| !patch.is_empty() && patch.bytes().all(|byte| byte.is_ascii_digit()))
@@ -36,10 +36,9 @@ impl Versions {
     }
 
     /// The versions as people write them.
-    pub(crate) fn expected(self) -> String {
+    pub(crate) fn expected(self) -> &'static str {
         match self {
-            Self::Exactly(draft) => draft.to_owned(),
-            Self::Compatible(series) => format!("{series}.x"),
+            Self::Exactly(versions) | Self::Compatible(versions) => versions,
         }
     }
 }

@@ -4,6 +4,7 @@
 mod cache;
 mod calls;
 mod fixtures;
+mod inspection;
 mod loading;
 mod output;
 mod pages;
