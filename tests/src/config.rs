@@ -12,12 +12,14 @@ const ALL_LINES: u32 = 1_000_000;
 #[derive(Debug, Clone)]
 pub struct Config {
     tables: BTreeMap<String, BTreeMap<String, Value>>,
+    /// Lines that are TOML already, with the table they belong to.
+    raw: Vec<(String, String)>,
 }
 
 impl Config {
     /// Free ports and one data type, `metrics`.
     pub fn new() -> Config {
-        Config { tables: BTreeMap::new() }
+        Config { tables: BTreeMap::new(), raw: Vec::new() }
             .set("data-dir", "data")
             .set("auth", "off")
             .set("listen.agents", "127.0.0.1:0")
@@ -45,6 +47,13 @@ impl Config {
             .set(&format!("receivers.{name}.log-lines"), ALL_LINES)
     }
 
+    /// Grants a receiver a folder. Inline tables are the one thing that JSON writes otherwise than TOML.
+    pub fn file_grant(mut self, receiver: &str, host: &str, guest: &str, write: bool) -> Config {
+        let grant = format!("files = [{{ host = {host:?}, guest = {guest:?}, write = {write} }}]");
+        self.raw.push((format!("receivers.{receiver}"), grant));
+        self
+    }
+
     /// The file's text.
     pub fn to_toml(&self) -> String {
         let mut text = String::new();
@@ -55,6 +64,9 @@ impl Config {
             }
             for (key, value) in entries {
                 text.push_str(&format!("{key} = {value}\n"));
+            }
+            for (_, line) in self.raw.iter().filter(|(of, _)| of == table) {
+                text.push_str(&format!("{line}\n"));
             }
         }
         text

@@ -16,3 +16,4 @@ mod receivers;
 mod shutdown;
 mod status;
 mod timer;
+mod tour;

@@ -50,9 +50,9 @@ async fn a_receiver_that_only_fails_is_quarantined_and_its_messages_wait() {
     assert!(puppet["next_try_seconds"].as_f64().unwrap() > 3000.0, "{puppet:#}");
     assert!(puppet["lag"].as_u64().unwrap() >= 8, "{puppet:#}");
     let metrics = server.metrics().await;
-    assert_eq!(metrics[r#"wharf_receiver_state{receiver="puppet",state="quarantined"}"#], 1.0);
-    assert_eq!(metrics[r#"wharf_receiver_state{receiver="puppet",state="running"}"#], 0.0);
-    assert_eq!(metrics[r#"wharf_receiver_state{receiver="recorder",state="running"}"#], 1.0);
+    assert_eq!(metrics.get(r#"wharf_receiver_state{receiver="puppet",state="quarantined"}"#), 1.0);
+    assert_eq!(metrics.get(r#"wharf_receiver_state{receiver="puppet",state="running"}"#), 0.0);
+    assert_eq!(metrics.get(r#"wharf_receiver_state{receiver="recorder",state="running"}"#), 1.0);
     let table = operate(&site, &server, &["status"]).await;
     assert!(table.stdout.contains("quarantined, tried in 59m"), "{}", table.stdout);
 
@@ -91,7 +91,7 @@ async fn a_receiver_whose_init_fails_is_quarantined() {
     let server = Site::new(config).start().await;
     state(&server, "init", "quarantined").await;
     let metrics = server.metrics().await;
-    assert_eq!(metrics[r#"wharf_receiver_faults_total{receiver="init",kind="init"}"#], 5.0, "{metrics:#?}");
+    assert_eq!(metrics.get(r#"wharf_receiver_faults_total{receiver="init",kind="init"}"#), 5.0, "{metrics:#?}");
 }
 
 #[tokio::test]
