@@ -155,6 +155,7 @@ async fn for_guest(
     if parts.method == Method::CONNECT || parts.method == Method::TRACE {
         return Err(plain(StatusCode::METHOD_NOT_ALLOWED, "this method is not passed on to pages"));
     }
+    remove_named_by_connection(&mut parts.headers);
     for name in &KEPT_FROM_GUESTS {
         parts.headers.remove(name);
     }
@@ -170,8 +171,23 @@ async fn for_guest(
     Ok(http::Request::from_parts(parts, body))
 }
 
+/// Removes the headers that `Connection` lists: they are of this connection and not of the message (RFC 9110, 7.6.1).
+fn remove_named_by_connection(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+}
+
 fn for_browser(response: http::Response<bytes::Bytes>) -> Response {
     let (mut parts, body) = response.into_parts();
+    remove_named_by_connection(&mut parts.headers);
     for name in &KEPT_FROM_BROWSERS {
         parts.headers.remove(name);
     }
@@ -298,6 +314,8 @@ mod tests {
         let request = Request::builder()
             .header(header::COOKIE, "session=1")
             .header(header::AUTHORIZATION, "Bearer x")
+            .header(header::CONNECTION, "close, X-Of-This-Connection")
+            .header("x-of-this-connection", "1")
             .header("x-other", "kept")
             .body(Body::from("hello"))
             .unwrap();
