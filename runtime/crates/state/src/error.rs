@@ -1,12 +1,12 @@
 //! What can go wrong with the state database.
 
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, time::Duration};
 
 use wharf_log::LANES;
 
 use crate::layout::MAX_NAME;
 
-/// Why a call of [`State`](crate::State) failed.
+/// Why a call of [`State`](crate::State) or [`KeyValue`](crate::KeyValue) failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StateError {
@@ -85,5 +85,43 @@ pub enum StateError {
         topic: String,
         /// What is wrong with them.
         problem: String,
+    },
+
+    /// A key of the database of receivers' values is not one that Wharf writes.
+    #[error(
+        "understand the key {key:?} in the database of receivers' values: expected the key of {expected}"
+    )]
+    DamagedGuestKey {
+        /// The key, with bytes that are not printable escaped.
+        key: String,
+        /// What should be there.
+        expected: &'static str,
+    },
+
+    /// What is stored for a receiver is not what Wharf writes, or does not add up.
+    #[error("understand what is stored of the values of receiver {receiver:?}: {problem}")]
+    DamagedValues {
+        /// The receiver.
+        receiver: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+
+    /// The disk does not keep up with what receivers write.
+    #[error(
+        "write to the state database {dir:?}: the disk has not taken in what was written before within {waited:?}"
+    )]
+    Busy {
+        /// Where it lies.
+        dir: PathBuf,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+
+    /// The database is closed after a failure, and it is too soon to open it again.
+    #[error("use the state database {dir:?}: it failed a moment ago and will be opened again")]
+    Resting {
+        /// Where it lies.
+        dir: PathBuf,
     },
 }

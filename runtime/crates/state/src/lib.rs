@@ -1,16 +1,24 @@
-//! What Wharf remembers beside the log: how far each receiver has come.
+//! What Wharf remembers beside the log: how far each receiver has come, and what receivers keep for themselves.
 //!
 //! A [`Cursor`] says which offsets of one lane of a topic a receiver has finished; [`State`] keeps the cursors of all
-//! receivers in a small database in the data directory. This crate neither reads the log nor decides what is
-//! finished: delivery does both. Every call of [`State`] blocks on the disk.
+//! receivers in a small database in the data directory. [`KeyValue`] is another database, of the values that receivers
+//! keep under keys. This crate neither reads the log nor decides what is finished: delivery does both. Every call of
+//! [`State`] and of a [`Bucket`] blocks on the disk.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
 mod cursor;
+mod database;
 mod error;
+mod journal;
+mod keyvalue;
 mod layout;
 mod store;
 
 pub use cursor::{Cursor, CursorFull, Cursors, MAX_RUNS};
 pub use error::StateError;
+pub use keyvalue::{
+    Bucket, KeyPage, KeyValue, KeyValueError, KeyValueStore, MAX_BUCKET_NAME, MAX_KEY, MAX_KEYS, MAX_READ,
+    MAX_VALUE, Refusal, Seen, Swap,
+};
 pub use store::{Persist, State};

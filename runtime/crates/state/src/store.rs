@@ -1,8 +1,6 @@
 //! The database of cursors: opened once, shared by clones, opened again by itself after a failed write.
 
 use std::{
-    fs::{self, File},
-    io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -10,12 +8,10 @@ use std::{
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use wharf_log::{Lane, LaneSet};
 
-use crate::{Cursor, Cursors, StateError, layout};
-
-mod journal;
+use crate::{Cursor, Cursors, StateError, database, journal, layout};
 
 #[cfg(test)]
-mod processes;
+pub(crate) mod processes;
 #[cfg(test)]
 mod tests;
 
@@ -74,7 +70,7 @@ impl State {
     ///
     /// [`StateError::Prepare`] or [`StateError::Open`], also when another process has it open.
     pub fn open(dir: &Path) -> Result<Self, StateError> {
-        create(dir)?;
+        database::create(dir, |dir| Open::at(dir).map(drop))?;
         let open = Open::at(dir)?;
         Ok(Self { shared: Arc::new(Shared { dir: dir.to_owned(), open: Mutex::new(Some(open)) }) })
     }
@@ -212,32 +208,4 @@ impl std::fmt::Debug for Open {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Open").finish_non_exhaustive()
     }
-}
-
-/// Makes an empty database in `dir` if there is none.
-///
-/// The database cannot be opened when its creation was cut short, so it is created beside its place and moved there whole.
-fn create(dir: &Path) -> Result<(), StateError> {
-    let prepare = |source| StateError::Prepare { dir: dir.to_owned(), source };
-    // An empty folder is as good as none: the finished database replaces it.
-    match fs::read_dir(dir).map(|mut entries| entries.next().is_some()) {
-        Ok(true) => return Ok(()),
-        Ok(false) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(prepare(error)),
-    }
-    let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else {
-        return Err(prepare(io::Error::new(io::ErrorKind::InvalidInput, "this is not a folder's name")));
-    };
-    let mut unfinished = name.to_owned();
-    unfinished.push(".unfinished");
-    let unfinished = parent.join(unfinished);
-    if unfinished.try_exists().map_err(prepare)? {
-        fs::remove_dir_all(&unfinished).map_err(prepare)?;
-    }
-    fs::create_dir_all(&unfinished).map_err(prepare)?;
-    drop(Open::at(&unfinished)?);
-    fs::rename(&unfinished, dir).map_err(prepare)?;
-    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-    File::open(parent).and_then(|parent| parent.sync_all()).map_err(prepare)
 }

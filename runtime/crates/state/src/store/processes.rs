@@ -13,28 +13,28 @@ use crate::{Cursors, Persist, State, StateError};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// In the child: the folder to work in.
-const DIR: &str = "WHARF_STATE_TEST_DIR";
+pub(crate) const DIR: &str = "WHARF_STATE_TEST_DIR";
 
-/// Runs `test` in a child process, which has to exit with `code`.
-fn run_child(test: &str, dir: &Path, code: i32) {
+/// Runs the test of that path in a child process, which has to exit with `code`.
+pub(crate) fn run_child(test: &str, dir: &Path, code: i32) {
     // The shell makes the child ignore the signal that otherwise comes with a write beyond the file size limit.
     let status = Command::new("sh")
         .args(["-c", r#"trap '' XFSZ; exec "$0" --exact "$1" --nocapture"#])
         .arg(env::current_exe().unwrap())
-        .arg(format!("store::processes::{test}"))
+        .arg(test)
         .env(DIR, dir)
         .status()
         .unwrap();
     assert_eq!(status.code(), Some(code), "{test} in {dir:?}");
 }
 
-fn limit_file_size(bytes: Option<u64>) {
+pub(crate) fn limit_file_size(bytes: Option<u64>) {
     let maximum = getrlimit(Resource::Fsize).maximum;
     setrlimit(Resource::Fsize, Rlimit { current: bytes.or(maximum), maximum }).unwrap();
 }
 
 /// The only journal, and where its content ends.
-fn journal(dir: &Path) -> (File, u64) {
+pub(crate) fn journal(dir: &Path) -> (File, u64) {
     let paths = dir.read_dir().unwrap().map(|entry| entry.unwrap().path());
     let journals: Vec<_> =
         paths.filter(|path| path.extension().is_some_and(|ending| ending == "jnl")).collect();
@@ -48,7 +48,7 @@ fn journal(dir: &Path) -> (File, u64) {
 fn opens_again_after_a_failed_write() {
     let Some(dir) = env::var_os(DIR) else {
         let dir = tempfile::tempdir().unwrap();
-        return run_child("opens_again_after_a_failed_write", dir.path(), 0);
+        return run_child("store::processes::opens_again_after_a_failed_write", dir.path(), 0);
     };
     let dir = Path::new(&dir).join("state");
     let state = State::open(&dir).unwrap();
@@ -89,7 +89,7 @@ fn a_buffered_save_survives_the_end_of_the_process() {
         process::exit(7);
     }
     let dir = tempfile::tempdir().unwrap();
-    run_child("a_buffered_save_survives_the_end_of_the_process", dir.path(), 7);
+    run_child("store::processes::a_buffered_save_survives_the_end_of_the_process", dir.path(), 7);
 
     let state = State::open(&dir.path().join("state")).unwrap();
     let cursors = state.cursors("r", "t").unwrap().unwrap();

@@ -1,3 +1,5 @@
+use std::fs;
+
 use super::*;
 
 fn lane(index: u8) -> Lane {
