@@ -7,13 +7,16 @@ pub mod agent;
 pub mod bench;
 pub mod check;
 pub mod compile_component;
+pub mod inspect;
 pub mod pause;
 pub mod run;
 pub mod send;
 pub mod status;
 
 mod arguments;
+mod offline;
 mod progress;
+mod table;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -46,6 +49,8 @@ enum Command {
     Run(run::Args),
     /// Check a config and its components without starting anything.
     Check(check::Args),
+    /// Show what a component exports, imports and needs.
+    Inspect(inspect::Args),
     /// Show what a running server does.
     Status(status::Args),
     /// Stop calling a receiver; its messages wait.
@@ -93,6 +98,7 @@ impl Command {
         match self {
             Command::Run(args) => run::run(args, shutdown).await,
             Command::Check(args) => check::run(args).await,
+            Command::Inspect(args) => inspect::run(args, shutdown).await,
             Command::Status(args) => status::run(args, shutdown).await,
             Command::Pause(args) => pause::run(pause::Action::Pause, args, shutdown).await,
             Command::Resume(args) => pause::run(pause::Action::Resume, args, shutdown).await,

@@ -173,12 +173,39 @@ async fn every_wrong_component_is_told_at_once() {
 
 #[tokio::test]
 async fn a_grant_that_is_not_used_is_a_warning() {
-    let site = Site::new(right().set("receivers.recorder.live", true));
-    let config = site.write_config();
-    let finished = site.run(&["check", "--config", config.to_str().unwrap()]).await;
-    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
-    let said = finished.stdout + &finished.stderr;
-    assert!(said.contains("recorder") && said.contains("live"), "{said}");
+    for (key, value, import) in [
+        ("live", json!(true), "wharf:receiver/live"),
+        ("keyvalue", json!(true), "wasi:keyvalue"),
+        ("http", json!(["https://api.example.com"]), "wasi:http/outgoing-handler"),
+    ] {
+        let site = Site::new(right().set(&format!("receivers.recorder.{key}"), value));
+        let config = site.write_config();
+        let finished = site.run(&["check", "--config", config.to_str().unwrap()]).await;
+        assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+        let warning = format!("warning: it has the grant `{key}`, but does not import `{import}`");
+        assert!(finished.stdout.contains(&warning), "{}", finished.stdout);
+    }
+}
+
+#[tokio::test]
+async fn imports_without_their_grants_are_refused_and_both_are_named() {
+    // It imports all that there is; without the grants of these two it does not link.
+    let config = Config::new().receiver("tour", &files::component("tour"), &["metrics"]);
+    let parts = [
+        "receivers.tour.component",
+        "`wasi:keyvalue/store@0.2.0-draft2`",
+        "`wharf:receiver/live@0.1.0`",
+        "add `live = true`, `keyvalue = true`",
+    ];
+    assert_refused(config.clone(), &parts).await;
+    let config = config.set("receivers.tour.keyvalue", true);
+    assert_refused(config, &["`wharf:receiver/live@0.1.0`", "add `live = true` to"]).await;
+}
+
+#[tokio::test]
+async fn a_tick_that_nothing_listens_to_is_refused() {
+    let config = right().set("receivers.recorder.tick", "10s");
+    assert_refused(config, &["receivers.recorder", "`tick`", "`wharf:receiver/timer`"]).await;
 }
 
 #[tokio::test]

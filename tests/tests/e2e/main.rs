@@ -7,6 +7,7 @@ mod connections;
 mod docs;
 mod durability;
 mod frames;
+mod inspect;
 mod output;
 mod overload;
 mod pages;

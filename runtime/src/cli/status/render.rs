@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::cli::table::{Align, columns, printable};
+
 /// What `GET /admin/v1/status` answers, as far as the table shows it. Fields that are not known here are left alone, so
 /// that this program can ask a newer server.
 #[derive(Debug, Deserialize)]
@@ -48,9 +50,6 @@ struct Component {
 
 /// As many characters of a digest as tell two components apart at a glance.
 const DIGEST_CHARACTERS: usize = 12;
-
-/// Space between two columns.
-const GAP: &str = "  ";
 
 /// The whole status, one line for the server and one for each data type and receiver.
 pub fn table(status: &Status) -> String {
@@ -135,50 +134,8 @@ fn state(receiver: &Receiver) -> String {
     }
 }
 
-#[derive(Clone, Copy)]
-enum Align {
-    Left,
-    Right,
-}
-
-/// The heads and the rows, one line each, every column as wide as its widest cell.
-fn columns<const N: usize>(heads: [(&str, Align); N], rows: Vec<[String; N]>) -> String {
-    let first = heads.map(|(head, _)| head.to_owned());
-    let lines: Vec<[String; N]> = std::iter::once(first).chain(rows).collect();
-    let mut layout = heads.map(|(_, align)| (align, 0));
-    for cells in &lines {
-        for ((_, widest), cell) in layout.iter_mut().zip(cells) {
-            *widest = width(cell).max(*widest);
-        }
-    }
-    lines.iter().map(|cells| line(cells, &layout)).collect()
-}
-
-fn line(cells: &[String], layout: &[(Align, usize)]) -> String {
-    let mut text = String::new();
-    for (cell, (align, widest)) in std::iter::zip(cells, layout) {
-        let padding = " ".repeat(widest.saturating_sub(width(cell)));
-        match align {
-            Align::Left => text.extend([cell, padding.as_str(), GAP]),
-            Align::Right => text.extend([padding.as_str(), cell, GAP]),
-        }
-    }
-    text.truncate(text.trim_end().len());
-    text.push('\n');
-    text
-}
-
-fn width(text: &str) -> usize {
-    text.chars().count()
-}
-
 fn counted(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
-}
-
-/// The text with control characters replaced: what receivers and agents say must not steer the operator's terminal.
-fn printable(text: &str) -> String {
-    text.replace(char::is_control, "\u{fffd}")
 }
 
 #[cfg(test)]

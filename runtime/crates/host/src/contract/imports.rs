@@ -215,7 +215,7 @@ impl Grant {
     }
 
     /// Its key in a receiver's config.
-    pub(super) fn key(self) -> &'static str {
+    pub fn key(self) -> &'static str {
         match self {
             Self::Live => "live",
             Self::KeyValue => "keyvalue",
