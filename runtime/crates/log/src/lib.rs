@@ -46,4 +46,4 @@ pub use lane::{LANES, Lane, LaneSet};
 pub use log::Log;
 pub use reader::{Read, Reader};
 pub use recovery::{CutTail, TopicRecovery};
-pub use topic::{Durability, Entry, MAX_APPEND_BYTES, Pending, Record, Topic, TopicOptions};
+pub use topic::{Durability, Entry, MAX_APPEND_BYTES, Pending, Record, Room, Topic, TopicOptions};

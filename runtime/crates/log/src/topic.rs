@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot, watch};
 
 use crate::block::ROW_BYTES;
 use crate::error::AppendError;
@@ -87,6 +87,18 @@ pub struct Record {
     pub payload: Bytes,
 }
 
+impl Record {
+    /// The room that these records take in the queue, in bytes.
+    pub fn room<'a>(records: impl IntoIterator<Item = &'a Record>) -> usize {
+        records.into_iter().map(|record| Self::room_for(record.payload.len())).sum()
+    }
+
+    /// The room that a record with so many bytes of payload takes in the queue, in bytes.
+    pub const fn room_for(payload: usize) -> usize {
+        payload.saturating_add(ROW_BYTES)
+    }
+}
+
 /// What is read: a [`Record`] with its offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -159,33 +171,47 @@ impl Topic {
     ///
     /// Only those that come before writing: overloaded, closed, too large.
     pub async fn enqueue(&self, records: Vec<Record>, wait: Duration) -> Result<Pending, AppendError> {
-        let (answer, pending) = oneshot::channel();
-        let pending = Pending { answer: pending, topic: Arc::clone(&self.shared) };
-        let bytes =
-            records.iter().map(|record| record.payload.len().saturating_add(ROW_BYTES)).sum::<usize>();
+        let bytes = Record::room(&records);
+        let room = if wait.is_zero() { self.try_reserve(bytes)? } else { self.reserve(bytes, wait).await? };
+        room.enqueue(records)
+    }
+
+    /// Waits at most `wait` for room in the queue for records of so many bytes (see [`Record::room`]). What has room is
+    /// enqueued without waiting, so that it can be put together, and ordered with other things, under a lock.
+    ///
+    /// # Errors
+    ///
+    /// Overloaded, closed, too large.
+    pub async fn reserve(&self, bytes: usize, wait: Duration) -> Result<Room<'_>, AppendError> {
+        let permits = self.permits(bytes)?;
+        let room = Arc::clone(&self.queue.room);
+        let permit = tokio::time::timeout(wait, room.acquire_many_owned(permits))
+            .await
+            .map_err(|_| self.shared.overloaded())?
+            .map_err(|_| self.shared.closed())?;
+        Ok(Room { topic: self, bytes, permit })
+    }
+
+    /// As [`reserve`](Self::reserve), without waiting.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`reserve`](Self::reserve).
+    pub fn try_reserve(&self, bytes: usize) -> Result<Room<'_>, AppendError> {
+        let permits = self.permits(bytes)?;
+        let permit =
+            Arc::clone(&self.queue.room).try_acquire_many_owned(permits).map_err(|error| match error {
+                TryAcquireError::NoPermits => self.shared.overloaded(),
+                TryAcquireError::Closed => self.shared.closed(),
+            })?;
+        Ok(Room { topic: self, bytes, permit })
+    }
+
+    fn permits(&self, bytes: usize) -> Result<u32, AppendError> {
         if bytes > MAX_APPEND_BYTES {
             return Err(AppendError::TooLarge { bytes, max: MAX_APPEND_BYTES });
         }
-        if records.is_empty() {
-            let end = self.end();
-            return answer.send(Ok(end..end)).map(|()| pending).map_err(|_| self.shared.closed());
-        }
-        let room = Arc::clone(&self.queue.room);
-        let permits = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.queue.max_bytes);
-        let permit = if wait.is_zero() {
-            room.try_acquire_many_owned(permits).map_err(|error| match error {
-                tokio::sync::TryAcquireError::NoPermits => self.shared.overloaded(),
-                tokio::sync::TryAcquireError::Closed => self.shared.closed(),
-            })?
-        } else {
-            tokio::time::timeout(wait, room.acquire_many_owned(permits))
-                .await
-                .map_err(|_| self.shared.overloaded())?
-                .map_err(|_| self.shared.closed())?
-        };
-        let append = Append { records, bytes, answer, _room: permit };
-        self.queue.messages.send(Message::Append(append)).map_err(|_| self.shared.closed())?;
-        Ok(pending)
+        Ok(u32::try_from(bytes).unwrap_or(u32::MAX).min(self.queue.max_bytes))
     }
 
     /// The end of what is readable: every record that becomes readable later has this offset or a higher one.
@@ -226,6 +252,38 @@ impl Shared {
 
     fn closed(&self) -> AppendError {
         AppendError::Closed { topic: self.options.name.clone() }
+    }
+}
+
+/// Room in the queue of a topic. Dropping it gives the room back.
+#[derive(Debug)]
+pub struct Room<'a> {
+    topic: &'a Topic,
+    bytes: usize,
+    permit: OwnedSemaphorePermit,
+}
+
+impl Room<'_> {
+    /// Puts records in the queue, behind everything that was enqueued before.
+    ///
+    /// # Errors
+    ///
+    /// Closed; too large for records that need more room than was reserved.
+    pub fn enqueue(self, records: Vec<Record>) -> Result<Pending, AppendError> {
+        let Room { topic: Topic { shared, queue }, bytes: max, permit } = self;
+        let bytes = Record::room(&records);
+        if bytes > max {
+            return Err(AppendError::TooLarge { bytes, max });
+        }
+        let (answer, pending) = oneshot::channel();
+        let pending = Pending { answer: pending, topic: Arc::clone(shared) };
+        if records.is_empty() {
+            let end = *shared.end.borrow();
+            return answer.send(Ok(end..end)).map(|()| pending).map_err(|_| shared.closed());
+        }
+        let append = Append { records, bytes, answer, _room: permit };
+        queue.messages.send(Message::Append(append)).map_err(|_| shared.closed())?;
+        Ok(pending)
     }
 }
 

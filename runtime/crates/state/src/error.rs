@@ -49,7 +49,7 @@ pub enum StateError {
     /// A name that no key can hold.
     #[error("use {name:?} as the name of a {what}: it needs 1 to {MAX_NAME} bytes without a zero byte")]
     Name {
-        /// What was named, a receiver or a topic.
+        /// What was named: a receiver, a topic, an agent.
         what: &'static str,
         /// The refused name.
         name: String,
@@ -116,6 +116,13 @@ pub enum StateError {
         dir: PathBuf,
         /// How long it was waited for.
         waited: Duration,
+    },
+
+    /// The database was closed for good.
+    #[error("use the state database {dir:?}: it is closed, because the server ends")]
+    Closed {
+        /// Where it lies.
+        dir: PathBuf,
     },
 
     /// The database is closed after a failure, and it is too soon to open it again.

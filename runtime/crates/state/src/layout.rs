@@ -88,7 +88,7 @@ fn take_cursor(value: &mut &[u8]) -> Option<Option<Cursor>> {
 }
 
 /// The next bytes of a value.
-fn take<const N: usize>(value: &mut &[u8]) -> Option<[u8; N]> {
+pub fn take<const N: usize>(value: &mut &[u8]) -> Option<[u8; N]> {
     let (bytes, rest) = value.split_first_chunk()?;
     *value = rest;
     Some(*bytes)

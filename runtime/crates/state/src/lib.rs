@@ -1,12 +1,14 @@
-//! What Wharf remembers beside the log: how far each receiver has come, and what receivers keep for themselves.
+//! What Wharf remembers beside the log: how far each receiver has come, which agents are known, and what receivers keep for
+//! themselves.
 //!
-//! A [`Cursor`] says which offsets of one lane of a topic a receiver has finished; [`State`] keeps the cursors of all
-//! receivers in a small database in the data directory. [`KeyValue`] is another database, of the values that receivers
-//! keep under keys. This crate neither reads the log nor decides what is finished: delivery does both. Every call of
-//! [`State`] and of a [`Bucket`] blocks on the disk.
+//! A [`Cursor`] says which offsets of one lane of a topic a receiver has finished; a [`KnownAgent`] which data types an
+//! agent has used and whether it is active. [`State`] keeps them in a small database in the data directory. [`KeyValue`] is
+//! another database, of the values that receivers keep under keys. This crate neither reads the log nor decides what is
+//! finished or who is active. Every call of [`State`] and of a [`Bucket`] blocks on the disk.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod agents;
 mod cursor;
 mod database;
 mod error;
@@ -15,6 +17,7 @@ mod keyvalue;
 mod layout;
 mod store;
 
+pub use agents::{KnownAgent, KnownAgents, UsedTopic};
 pub use cursor::{Cursor, CursorFull, Cursors, MAX_RUNS};
 pub use error::StateError;
 pub use keyvalue::{

@@ -1,4 +1,4 @@
-//! The database of cursors: opened once, shared by clones, opened again by itself after a failed write.
+//! The database: opened once, shared by clones, opened again by itself after a failed write.
 
 use std::{
     path::{Path, PathBuf},
@@ -18,10 +18,14 @@ mod tests;
 /// The keyspace that holds the cursors. The layout of its entries is described in the module `layout`.
 const CURSORS: &str = "cursors";
 
-/// What the database may cache of its files. Cursors are read when the server starts and never after, so the least will do.
+/// The keyspaces of presence. The layout of their entries is described in the module `agents`.
+const AGENTS: &str = "agents";
+const PRESENCE: &str = "presence";
+
+/// What the database may cache of its files. All is read when the server starts and never after, so the least will do.
 const CACHE_BYTES: u64 = 1024 * 1024;
 
-/// How many files the database may keep open. Cursors fill a handful.
+/// How many files the database may keep open. Cursors and agents fill a handful.
 const OPEN_FILES: usize = 16;
 
 /// How much of what was written may wait in memory before it goes to a sorted file: some minutes of cursors under load.
@@ -58,9 +62,11 @@ struct Shared {
     open: Mutex<Option<Open>>,
 }
 
-struct Open {
-    database: Database,
-    cursors: Keyspace,
+pub(crate) struct Open {
+    pub(crate) database: Database,
+    pub(crate) cursors: Keyspace,
+    pub(crate) agents: Keyspace,
+    pub(crate) presence: Keyspace,
 }
 
 impl State {
@@ -130,12 +136,8 @@ impl State {
         };
         let mut batch = open.database.batch().durability(Some(mode));
         batch.insert(&open.cursors, key, layout::encode(&cursors));
-        if let Err(error) = batch.commit() {
-            *guard = None;
-            tracing::warn!(dir = ?self.shared.dir, "state database closed after a failed write");
-            return Err(StateError::Write { dir: self.shared.dir.clone(), source: Box::new(error) });
-        }
-        Ok(())
+        let written = batch.commit();
+        self.settle(guard, written)
     }
 
     /// Every receiver and topic that has cursors, in order, whether it is still configured or not.
@@ -164,13 +166,26 @@ impl State {
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Open>> {
+    /// What came of a write. After a failed one the database is closed, and opened anew by the next call.
+    pub(crate) fn settle(
+        &self,
+        mut guard: MutexGuard<'_, Option<Open>>,
+        written: fjall::Result<()>,
+    ) -> Result<(), StateError> {
+        written.map_err(|error| {
+            *guard = None;
+            tracing::warn!(dir = ?self.shared.dir, "state database closed after a failed write");
+            StateError::Write { dir: self.shared.dir.clone(), source: Box::new(error) }
+        })
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Option<Open>> {
         // A panic while the lock was held leaves the handles whole: they change only as one value.
         self.shared.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The open database, opened again if a write has failed before.
-    fn opened<'a>(&self, guard: &'a mut Option<Open>) -> Result<&'a Open, StateError> {
+    pub(crate) fn opened<'a>(&self, guard: &'a mut Option<Open>) -> Result<&'a Open, StateError> {
         match guard {
             Some(open) => Ok(open),
             None => {
@@ -183,7 +198,7 @@ impl State {
         }
     }
 
-    fn read_error(&self, error: fjall::Error) -> StateError {
+    pub(crate) fn read_error(&self, error: fjall::Error) -> StateError {
         StateError::Read { dir: self.shared.dir.clone(), source: Box::new(error) }
     }
 }
@@ -200,7 +215,9 @@ impl Open {
             .map_err(failed)?;
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
         let cursors = database.keyspace(CURSORS, options).map_err(failed)?;
-        Ok(Self { database, cursors })
+        let agents = database.keyspace(AGENTS, options).map_err(failed)?;
+        let presence = database.keyspace(PRESENCE, options).map_err(failed)?;
+        Ok(Self { database, cursors, agents, presence })
     }
 }
 
