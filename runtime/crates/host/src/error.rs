@@ -129,6 +129,21 @@ pub enum LoadError {
         /// What the system says.
         source: io::Error,
     },
+    /// A folder that the receiver was granted can't be opened.
+    #[error(
+        "open the folder {host:?}, granted to receiver {name:?} as {guest:?}: the path must name a folder that the server \
+         may read"
+    )]
+    Folder {
+        /// The receiver.
+        name: String,
+        /// The folder on the server's machine.
+        host: PathBuf,
+        /// Where the guest would see it.
+        guest: String,
+        /// What the system says.
+        source: Box<dyn Error + Send + Sync>,
+    },
     /// The component does not fit the engine's pool.
     #[error("load {path:?}: {reason}; a component must fit the limits that are the same for all")]
     DoesNotFit {

@@ -45,7 +45,7 @@ impl Receiver {
                 self.host().options().max_instances
             ))
         })?;
-        let mut store = self.new_store()?;
+        let mut store = self.new_store();
         let end = start_call(&mut store, self.deadline());
         let outcome = timeout_at(end, async {
             let instance = self.pre().instantiate_async(&mut store).await?;

@@ -14,14 +14,14 @@ use crate::bindings::{handler, lifecycle, presence, timer};
 use crate::component_file::ComponentFile;
 use crate::contract::Contract;
 use crate::error::LoadError;
-use crate::fault::Fault;
+use crate::files::Folders;
 use crate::grants::Grants;
 use crate::guest_log::GuestLog;
 use crate::host::Host;
 use crate::http::{Outgoing, PageLimits};
 use crate::keyvalue::KeyValueAccess;
 use crate::live::Live;
-use crate::metrics::GuestMetrics;
+use crate::metrics::{GuestMetrics, Metric};
 use crate::problem::Problem;
 use crate::settings::Settings;
 use crate::shared::Shared;
@@ -140,7 +140,7 @@ impl Receiver {
             live: live.map(Live::new),
             keyvalue: keyvalue.map(|grant| KeyValueAccess::new(&options.name, grant)),
             outgoing: http.map(Outgoing::new),
-            folders: files,
+            folders: Folders::open(&options.name, &files)?,
             memory: options.memory,
             resources: options.resources,
         };
@@ -198,6 +198,26 @@ impl Receiver {
         self.inner.shared.live.as_ref()
     }
 
+    /// The series of the receiver's own metrics, in no order.
+    pub fn metrics(&self) -> Vec<Metric> {
+        self.inner.shared.metrics.snapshot()
+    }
+
+    /// Updates of metrics that were refused since it was loaded: a wrong name, or more series than it may have.
+    pub fn metrics_refused(&self) -> u64 {
+        self.inner.shared.metrics.refused()
+    }
+
+    /// Lines that it wrote to the log since it was loaded.
+    pub fn log_lines(&self) -> u64 {
+        self.inner.shared.log.lines()
+    }
+
+    /// Lines that were dropped since it was loaded, because there were more of them in a second than it may write.
+    pub fn log_lines_dropped(&self) -> u64 {
+        self.inner.shared.log.dropped()
+    }
+
     pub(crate) fn host(&self) -> &Host {
         &self.inner.host
     }
@@ -238,7 +258,7 @@ impl Receiver {
         self.inner.page_limits
     }
 
-    pub(crate) fn new_store(&self) -> Result<Store<State>, Fault> {
+    pub(crate) fn new_store(&self) -> Store<State> {
         new_store(self.inner.host.engine(), &self.inner.shared)
     }
 }

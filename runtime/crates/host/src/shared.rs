@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::files::FolderGrant;
+use crate::files::Folders;
 use crate::guest_log::GuestLog;
 use crate::http::Outgoing;
 use crate::keyvalue::KeyValueAccess;
@@ -18,7 +18,7 @@ pub(crate) struct Shared {
     pub(crate) live: Option<Live>,
     pub(crate) keyvalue: Option<KeyValueAccess>,
     pub(crate) outgoing: Option<Outgoing>,
-    pub(crate) folders: Vec<FolderGrant>,
+    pub(crate) folders: Folders,
     /// The memory of one instance in bytes.
     pub(crate) memory: u64,
     /// Host objects that one instance may hold.

@@ -33,17 +33,17 @@ pub(crate) struct State {
     pub(crate) shared: Arc<Shared>,
     memory: MemoryLimiter,
     stdout: Output,
-    stderr: Output,
+    pub(crate) stderr: Output,
     deadline: Instant,
 }
 
 /// Makes a store for one instance. It belongs to no call yet.
-pub(crate) fn new_store(engine: &Engine, shared: &Arc<Shared>) -> Result<Store<State>, Fault> {
+pub(crate) fn new_store(engine: &Engine, shared: &Arc<Shared>) -> Store<State> {
     let stdout = Output::new(Stream::Stdout, shared.log.clone());
     let stderr = Output::new(Stream::Stderr, shared.log.clone());
     let state = State {
         table: wasi::table(shared.resources),
-        wasi: wasi::context(&stdout, &stderr, shared)?,
+        wasi: wasi::context(&stdout, &stderr, shared),
         http: HttpState::new(shared.log.clone()),
         shared: shared.clone(),
         memory: MemoryLimiter::new(shared.memory),
@@ -63,7 +63,7 @@ pub(crate) fn new_store(engine: &Engine, shared: &Arc<Shared>) -> Result<Store<S
         // only after sixty turns of it. This one lets the runtime do that first, after each slice.
         Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
     });
-    Ok(store)
+    store
 }
 
 /// Prepares a call that may take `limit`. Gives the moment at which to stop waiting for it.
@@ -87,7 +87,6 @@ pub(crate) fn end_call<T>(
     let state = store.data();
     state.stdout.end_call();
     state.stderr.end_call();
-    state.shared.log.settle();
     match outcome {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(Fault::new(&error, limit, &state.memory, state.stderr.last_lines())),

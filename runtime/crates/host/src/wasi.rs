@@ -1,11 +1,15 @@
-//! WASI without anything to reach: no folders, no environment, no arguments, no network, no input. Clocks and random
-//! numbers are real. What guests print becomes lines of the log.
+//! WASI with next to nothing to reach: the receiver's settings as its environment, the folders that it was granted, no
+//! arguments, no network, no input. Random numbers are real, and so is the time of day; the other clock begins at 0 with each
+//! instance, so that it does not tell for how long the machine has been up. What guests print becomes lines of the log.
 
-use crate::fault::Fault;
-use crate::shared::Shared;
-use wasmtime::component::{Linker, ResourceTable};
+use wasmtime::StoreContextMut;
+use wasmtime::component::{Linker, Resource, ResourceTable};
+use wasmtime_wasi::p2::bindings::io::streams::{Host, HostOutputStream, StreamError};
+use wasmtime_wasi::p2::{self, DynOutputStream};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
+use crate::files;
+use crate::shared::Shared;
 use crate::store::State;
 pub(crate) use output::Output;
 
@@ -15,21 +19,54 @@ mod output;
 const MAX_RANDOM_BYTES: u64 = 64 * 1024;
 
 /// The context of one instance, whose standard output and error are `stdout` and `stderr`.
-pub(crate) fn context(stdout: &Output, stderr: &Output, _shared: &Shared) -> Result<WasiCtx, Fault> {
+pub(crate) fn context(stdout: &Output, stderr: &Output, shared: &Shared) -> WasiCtx {
     // Everything that the builder is not given is empty. Sockets are refused twice: no kind of them may be used, and no
     // address is allowed by the builder's own check.
-    Ok(WasiCtx::builder()
+    let mut context = WasiCtx::builder()
+        .envs(shared.settings.environment())
         .stdout(stdout.clone())
         .stderr(stderr.clone())
         .max_random_size(MAX_RANDOM_BYTES)
         .allow_tcp(false)
         .allow_udp(false)
         .allow_ip_name_lookup(false)
-        .build())
+        .build();
+    *context.filesystem() = shared.folders.context();
+    context
 }
 
 pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    wasmtime_wasi::p2::add_to_linker_async(linker)
+    p2::add_to_linker_async(linker)?;
+    files::link(linker)?;
+    link_write(linker)
+}
+
+/// Puts a bound before the one function of `wasi:io` that has none: a guest may write no more at once than the stream says
+/// there is room for. That is how the function is defined, but the engine's streams to files keep whatever they get until a
+/// thread has written it, and a guest can have a thousand of them.
+fn link_write(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    linker.allow_shadowing(true);
+    linker.instance("wasi:io/streams@0.2.12")?.func_wrap("[method]output-stream.write", write)?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+fn write(
+    mut store: StoreContextMut<'_, State>,
+    (stream, bytes): (Resource<DynOutputStream>, Vec<u8>),
+) -> wasmtime::Result<(Result<(), StreamError>,)> {
+    let table = &mut store.data_mut().table;
+    let again = Resource::new_borrow(stream.rep());
+    let written = HostOutputStream::check_write(table, again).and_then(|room| {
+        if usize::try_from(room).is_ok_and(|room| bytes.len() > room) {
+            return Err(p2::StreamError::trap("wrote more to a stream than check-write allows"));
+        }
+        HostOutputStream::write(table, stream, bytes)
+    });
+    match written {
+        Ok(()) => Ok((Ok(()),)),
+        Err(error) => Ok((Err(table.convert_stream_error(error)?),)),
+    }
 }
 
 impl WasiView for State {

@@ -71,7 +71,7 @@ impl Receiver {
         let _of_host = permit(self.host().pages())?;
         let is_head = request.method() == Method::HEAD;
         let limits = self.page_limits();
-        let mut store = self.new_store().map_err(PageError::Fault)?;
+        let mut store = self.new_store();
         let end = start_call(&mut store, limits.deadline);
         let outcome =
             timeout_at(end, Box::pin(answer(&mut store, pre, indices, request, limits.body_bytes))).await;

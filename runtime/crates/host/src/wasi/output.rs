@@ -11,10 +11,7 @@ use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 use crate::fault::printable;
-use crate::guest_log::{GuestLog, Stream};
-
-/// The longest line in bytes. What comes after it, up to the line's end, is dropped and counted.
-const MAX_LINE: usize = 8 * 1024;
+use crate::guest_log::{GuestLog, MAX_LINE, Stream};
 
 /// How many lines of the running call are kept: a Python traceback with its exception.
 const LAST_LINES: usize = 20;
@@ -65,6 +62,11 @@ impl Output {
         self.lines().last.iter().cloned().collect()
     }
 
+    /// Keeps a line that was logged by other means among the last ones.
+    pub(crate) fn keep(&self, line: &str) {
+        self.lines().keep(line);
+    }
+
     fn take(&self, bytes: &[u8]) {
         let mut lines = self.lines();
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
@@ -91,10 +93,7 @@ impl Output {
         }
         self.log.line(self.stream, &line);
         if self.stream == Stream::Stderr {
-            if lines.last.len() == LAST_LINES {
-                lines.last.pop_front();
-            }
-            lines.last.push_back(printable(&line, MAX_LAST_LINE, false));
+            lines.keep(&line);
         }
         lines.partial.clear();
         lines.cut = 0;
@@ -103,6 +102,15 @@ impl Output {
     fn lines(&self) -> MutexGuard<'_, Lines> {
         // Lines are valid at any moment, so a panic elsewhere does not spoil them.
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lines {
+    fn keep(&mut self, line: &str) {
+        if self.last.len() == LAST_LINES {
+            self.last.pop_front();
+        }
+        self.last.push_back(printable(line, MAX_LAST_LINE, false));
     }
 }
 
