@@ -111,6 +111,14 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// What guests printed, without what the log puts around it.
+pub fn printed(log: &Log) -> Vec<String> {
+    let lines = log.guest_lines();
+    let text =
+        |line: &String| Some(line.strip_prefix("INFO guest: ")?.split(" receiver.name=").next()?.to_owned());
+    lines.iter().map(|line| text(line).unwrap_or_else(|| panic!("not printed: {line}"))).collect()
+}
+
 /// Collects what this thread logs while it lives.
 pub struct Log {
     lines: Lines,

@@ -3,8 +3,12 @@
 
 mod cache;
 mod calls;
+mod files;
 mod fixtures;
 mod inspection;
 mod loading;
 mod output;
+mod logging;
+mod metrics;
 mod pages;
+mod settings;
