@@ -9,6 +9,7 @@ use wharf_host::{
     Compiler, Grants, Host, HostError, HostOptions, HttpGrant, KeyValueGrant, LiveOptions, LoadError,
     ReceiverOptions,
 };
+use wharf_state::KeyValue;
 
 use crate::config::{Config, Receiver};
 use crate::data_dir;
@@ -54,8 +55,8 @@ impl fmt::Display for ComponentErrors {
     }
 }
 
-/// An engine as the config wants it.
-pub fn host(config: &Config) -> Result<Host, ComponentErrors> {
+/// An engine as the config wants it. Receivers that keep values need `keyvalue` to run, not to be checked.
+pub fn host(config: &Config, keyvalue: Option<KeyValue>) -> Result<Host, ComponentErrors> {
     let program = std::env::current_exe().map_err(ComponentErrors::Program)?;
     let pages: usize = config.receivers.iter().map(|receiver| receiver.http_concurrency).sum();
     Host::new(HostOptions {
@@ -67,6 +68,7 @@ pub fn host(config: &Config) -> Result<Host, ComponentErrors> {
         compile_memory: config.host.compile_memory,
         compile_timeout: config.host.compile_timeout,
         max_component_bytes: config.host.max_component,
+        keyvalue,
     })
     .map_err(ComponentErrors::Host)
 }

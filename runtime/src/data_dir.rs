@@ -9,6 +9,7 @@
 //!   RECEIVERS       every receiver and data type that ever had a cursor
 //!   log/            topics (wharf-log)
 //!   state/          cursors (wharf-state)
+//!   guests/         what receivers keep under keys (wharf-state)
 //!   components/     compiled components (wharf-host)
 //! ```
 
@@ -162,6 +163,11 @@ impl DataDir {
     /// Where cursors are kept.
     pub fn state(&self) -> PathBuf {
         self.path.join("state")
+    }
+
+    /// Where what receivers keep under keys is kept.
+    pub fn guests(&self) -> PathBuf {
+        self.path.join("guests")
     }
 }
 

@@ -39,7 +39,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wharf_log::{Durability, LaneSet, Topic};
-use wharf_state::{State, StateError};
+use wharf_state::{KeyValue, State, StateError};
 
 use crate::config;
 use crate::data_dir::{DataDir, DataDirError};
@@ -165,8 +165,7 @@ impl Prepared {
                 if let Some(feed) = feeds.get(data_type) {
                     let pair = (settings.name.clone(), data_type.clone());
                     let is_known = known.contains(&pair);
-                    let progress =
-                        Arc::new(Progress::take_up(&settings.name, data_type, feed, is_known, state)?);
+                    let progress = Arc::new(Progress::take_up(&settings, data_type, feed, is_known, state)?);
                     if feed.durability != Durability::Memory {
                         known.insert(pair);
                     }
@@ -206,8 +205,15 @@ impl Prepared {
         Ok(prepared)
     }
 
-    /// Starts to feed: guests run on `guests`, cursors are saved every `cursor_interval` from the current runtime.
-    pub fn start(self, guests: &Handle, state: State, cursor_interval: Duration) -> Delivery {
+    /// Starts to feed: guests run on `guests`, cursors are saved every `cursor_interval` from the current runtime, after what
+    /// receivers have put into `keyvalue`.
+    pub fn start(
+        self,
+        guests: &Handle,
+        state: State,
+        keyvalue: Option<KeyValue>,
+        cursor_interval: Duration,
+    ) -> Delivery {
         let Prepared { workers, statuses, controls, progress, stop } = self;
         let tasks = TaskTracker::new();
         for worker in workers {
@@ -227,7 +233,7 @@ impl Prepared {
         }
         tasks.close();
         let saved = CancellationToken::new();
-        let keeper = Keeper::new(progress.clone(), state, cursor_interval);
+        let keeper = Keeper::new(progress.clone(), state, keyvalue, cursor_interval);
         let keeper = tokio::spawn(keeper.run(saved.clone()));
         Delivery { statuses, controls: Arc::new(controls), progress, workers: tasks, keeper, stop, saved }
     }

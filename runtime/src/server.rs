@@ -19,7 +19,7 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wharf_log::{Log, OpenError, TopicOptions};
-use wharf_state::{State, StateError};
+use wharf_state::{KeyValue, State, StateError};
 
 use crate::admin::{self, Admin};
 use crate::components::{self, ComponentErrors};
@@ -64,6 +64,9 @@ pub enum ServeError {
     /// The state database can't be opened.
     #[error("open the state database")]
     State(#[source] StateError),
+    /// The database of what receivers keep can't be opened.
+    #[error("open the key-value store of receivers")]
+    KeyValue(#[source] StateError),
     /// Receivers can't be fed.
     #[error(transparent)]
     Delivery(#[from] DeliveryError),
@@ -94,13 +97,14 @@ pub async fn run(
     let metrics = Arc::new(Metrics::new());
     let data_dir = DataDir::open(&config.data_dir)?;
     let max_connections = open_files::room_for_connections(config.limits.max_connections, config.types.len());
-    let host = components::host(&config)?;
+    let keyvalue = open_keyvalue(&data_dir, &config).await?;
+    let host = components::host(&config, keyvalue.clone())?;
     // Compiling may take minutes; whoever stops the server meanwhile need not wait for it.
     let fed = tokio::select! {
         fed = components::load(&host, &config) => fed?,
         () = shutdown.cancelled() => return Ok(()),
     };
-    let stored = Stored::open(data_dir, &config).await?;
+    let stored = Stored::open(data_dir, keyvalue, &config).await?;
     let guests = guest_runtime(config.host.threads).map_err(ServeError::Start)?;
     let outcome =
         serve(config, started, max_connections, metrics, fed, stored, &guests, listening, shutdown).await;
@@ -124,7 +128,7 @@ async fn serve(
     listening: impl FnOnce(&Addresses),
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
-    let Stored { data_dir, log, state, feeds } = stored;
+    let Stored { data_dir, log, state, keyvalue, feeds } = stored;
     let pages: BTreeMap<String, Page> =
         fed.iter().map(|fed| (fed.settings.name.clone(), page(fed))).collect();
     let prepared = {
@@ -148,7 +152,8 @@ async fn serve(
         let data_dir = data_dir.clone();
         blocking(move || data_dir.mark_running()).await??;
     }
-    let delivery = prepared.start(guests.handle(), state.clone(), config.state.cursor_interval);
+    let delivery =
+        prepared.start(guests.handle(), state.clone(), keyvalue.clone(), config.state.cursor_interval);
     let sockets = TaskTracker::new();
     let topics = config.types.iter().filter_map(|data_type| {
         feeds.get(&data_type.name).map(|feed| (data_type.name.clone(), feed.topic.clone()))
@@ -245,8 +250,15 @@ async fn serve(
     }
     admin_stop.cancel();
     let _ = tokio::time::timeout(Duration::from_secs(1), operators).await;
-    // Closing the database waits for the disk.
-    blocking(move || drop(state)).await?;
+    // Closing the databases waits for the disk.
+    blocking(move || {
+        drop(state);
+        if let Some(Err(error)) = keyvalue.map(|keyvalue| keyvalue.close()) {
+            let error: &dyn std::error::Error = &error;
+            tracing::error!(error, "failed to close the key-value store of receivers");
+        }
+    })
+    .await?;
     tracing::info!("stopped");
     Ok(())
 }
@@ -256,11 +268,17 @@ struct Stored {
     data_dir: Arc<DataDir>,
     log: Log,
     state: State,
+    /// If some receiver may keep values.
+    keyvalue: Option<KeyValue>,
     feeds: HashMap<String, Feed>,
 }
 
 impl Stored {
-    async fn open(data_dir: DataDir, config: &Config) -> Result<Stored, ServeError> {
+    async fn open(
+        data_dir: DataDir,
+        keyvalue: Option<KeyValue>,
+        config: &Config,
+    ) -> Result<Stored, ServeError> {
         let options = config
             .types
             .iter()
@@ -290,8 +308,17 @@ impl Stored {
                 Some((name, Feed { durability: data_type.durability, again_below, topic }))
             })
             .collect();
-        Ok(Stored { data_dir: Arc::new(data_dir), log, state, feeds })
+        Ok(Stored { data_dir: Arc::new(data_dir), log, state, keyvalue, feeds })
     }
+}
+
+/// What receivers keep, if one of them may.
+async fn open_keyvalue(data_dir: &DataDir, config: &Config) -> Result<Option<KeyValue>, ServeError> {
+    if !config.receivers.iter().any(|receiver| receiver.keyvalue) {
+        return Ok(None);
+    }
+    let path = data_dir.guests();
+    blocking(move || KeyValue::open(&path)).await?.map(Some).map_err(ServeError::KeyValue)
 }
 
 fn page(fed: &Fed) -> Page {

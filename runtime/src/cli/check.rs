@@ -18,7 +18,7 @@ pub struct Args {
 /// directory, which a running server may be using: a check before a restart makes the restart quick.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let config = Config::load(&args.config)?;
-    let host = components::host(&config)?;
+    let host = components::host(&config, None)?;
     let loaded = components::load(&host, &config).await?;
     let mut text =
         format!("{}: {} data types, {} receivers\n", args.config.display(), config.types.len(), loaded.len());

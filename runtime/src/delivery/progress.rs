@@ -8,15 +8,18 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use wharf_log::{Durability, Lane, LaneSet};
-use wharf_state::{Cursor, Cursors, Persist, State};
+use wharf_state::{Cursor, Cursors, KeyValue, Persist, State};
 
 use super::{DeliveryError, Feed};
+use crate::config;
 
 /// The cursors of one receiver in one topic, shared by the receiver's instances and the keeper.
 #[derive(Debug)]
 pub struct Progress {
     receiver: String,
     topic: String,
+    /// Whether the receiver keeps values, which must be as durable as the cursors that say what they came of.
+    keeps_values: bool,
     /// Cursors of a `memory` topic are as volatile as what they point at.
     volatile: bool,
     /// Messages below this offset may have been delivered by an earlier run.
@@ -34,12 +37,13 @@ impl Progress {
     /// Reads the cursors, or starts them and writes that down: at the end of the topic for a receiver that is new to it, at
     /// its beginning for one that is `known` and whose cursors are lost, so that nothing is skipped.
     pub fn take_up(
-        receiver: &str,
+        settings: &config::Receiver,
         topic: &str,
         feed: &Feed,
         known: bool,
         state: &State,
     ) -> Result<Progress, DeliveryError> {
+        let receiver = settings.name.as_str();
         let failed = |source| DeliveryError::Cursors {
             receiver: receiver.to_owned(),
             topic: topic.to_owned(),
@@ -84,6 +88,7 @@ impl Progress {
         Ok(Progress {
             receiver: receiver.to_owned(),
             topic: topic.to_owned(),
+            keeps_values: settings.keyvalue,
             volatile,
             again_below,
             moving: Mutex::new(Moving { cursors, changed: LaneSet::EMPTY }),
@@ -171,14 +176,23 @@ fn highest(cursors: &Cursors) -> u64 {
 pub struct Keeper {
     progress: Vec<Arc<Progress>>,
     state: State,
+    /// What receivers keep, if one of them may.
+    keyvalue: Option<KeyValue>,
     interval: Duration,
     failing: bool,
+    /// Whether what receivers keep could not be synced last.
+    sync_failing: bool,
 }
 
 impl Keeper {
     /// A keeper of these cursors.
-    pub fn new(progress: Vec<Arc<Progress>>, state: State, interval: Duration) -> Keeper {
-        Keeper { progress, state, interval, failing: false }
+    pub fn new(
+        progress: Vec<Arc<Progress>>,
+        state: State,
+        keyvalue: Option<KeyValue>,
+        interval: Duration,
+    ) -> Keeper {
+        Keeper { progress, state, keyvalue, interval, failing: false, sync_failing: false }
     }
 
     /// Saves every interval until `stop`, then once more, durably. Says whether that last save took everything in.
@@ -186,7 +200,8 @@ impl Keeper {
         while tokio::time::timeout(self.interval, stop.cancelled()).await.is_err() {
             self = self.save(Persist::Buffered).await;
         }
-        !self.save(Persist::Sync).await.failing
+        let keeper = self.save(Persist::Sync).await;
+        !keeper.failing && !keeper.sync_failing
     }
 
     async fn save(self, persist: Persist) -> Keeper {
@@ -204,9 +219,16 @@ impl Keeper {
     }
 
     fn save_all(&mut self, persist: Persist) {
-        for progress in &self.progress {
-            let changed = progress.take_changed();
+        // Before the sync: of what is finished during it, the values may not be among those that it makes durable.
+        let changed: Vec<_> =
+            self.progress.iter().map(|progress| (progress.clone(), progress.take_changed())).collect();
+        self.sync_values();
+        for (progress, changed) in changed {
             if changed.is_empty() {
+                continue;
+            }
+            if self.sync_failing && progress.keeps_values {
+                progress.put_back(changed.iter().map(|(lane, _)| *lane));
                 continue;
             }
             let cursors = changed.iter().map(|(lane, cursor)| (*lane, cursor));
@@ -229,6 +251,26 @@ impl Keeper {
                     }
                 }
             }
+        }
+    }
+    /// Makes durable what receivers keep.
+    fn sync_values(&mut self) {
+        let Some(keyvalue) = self.keyvalue.as_ref().filter(|keyvalue| keyvalue.is_dirty()) else { return };
+        match keyvalue.sync() {
+            Ok(()) if self.sync_failing => {
+                self.sync_failing = false;
+                tracing::info!("the key-value store of receivers is synced again");
+            }
+            Ok(()) => {}
+            Err(error) if !self.sync_failing => {
+                self.sync_failing = true;
+                let error: &dyn std::error::Error = &error;
+                tracing::error!(
+                    error,
+                    "failed to sync the key-value store of receivers; the cursors of those that use it are not saved meanwhile"
+                );
+            }
+            Err(_) => {}
         }
     }
 }

@@ -66,7 +66,7 @@ pub enum Fault {
         /// What the guest left behind.
         evidence: Evidence,
     },
-    /// The receiver's `init` gave an error; this is its text.
+    /// The receiver's `init` gave an error, whose text this is, or what it was granted can't be had.
     #[error("initialise the receiver: {0}")]
     Init(String),
     /// The host has no room for another instance.

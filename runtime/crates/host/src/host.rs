@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use wasmtime::{Engine, EngineWeak};
+use wharf_state::KeyValue;
 
 use crate::cache::Cache;
 use crate::engine::engine;
@@ -50,6 +51,8 @@ pub struct HostOptions {
     pub compile_timeout: Duration,
     /// The largest component, in bytes.
     pub max_component_bytes: u64,
+    /// The values that receivers keep. Without it, receivers that have the grant can be loaded, but not make instances.
+    pub keyvalue: Option<KeyValue>,
 }
 
 impl HostOptions {
@@ -70,6 +73,7 @@ impl HostOptions {
             compile_timeout: Duration::from_secs(120),
             // Three times a Python interpreter with its libraries.
             max_component_bytes: 64 << 20,
+            keyvalue: None,
         }
     }
 }

@@ -39,6 +39,7 @@ struct Exports {
 impl Receiver {
     /// Makes an instance and calls its `init`, if it has one, both within the receiver's deadline.
     pub async fn instantiate(&self) -> Result<Instance, Fault> {
+        self.check_grants()?;
         let place = self.host().instances().clone().try_acquire_owned().map_err(|_| {
             Fault::Pool(format!(
                 "all {} instances of the host are in use",

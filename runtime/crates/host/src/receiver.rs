@@ -14,6 +14,7 @@ use crate::bindings::{handler, lifecycle, presence, timer};
 use crate::component_file::ComponentFile;
 use crate::contract::Contract;
 use crate::error::LoadError;
+use crate::fault::Fault;
 use crate::files::Folders;
 use crate::grants::Grants;
 use crate::guest_log::GuestLog;
@@ -138,7 +139,8 @@ impl Receiver {
             settings: Settings::new(options.settings),
             metrics: GuestMetrics::new(options.metric_series),
             live: live.map(Live::new),
-            keyvalue: keyvalue.map(|grant| KeyValueAccess::new(&options.name, grant)),
+            keyvalue: keyvalue
+                .map(|grant| KeyValueAccess::new(&options.name, grant, host.options().keyvalue.as_ref())),
             outgoing: http.map(Outgoing::new),
             folders: Folders::open(&options.name, &files)?,
             memory: options.memory,
@@ -218,6 +220,11 @@ impl Receiver {
         self.inner.shared.log.dropped()
     }
 
+    /// The bytes that the receiver uses of its key-value store, if it has the grant and the host has the database.
+    pub fn keyvalue_bytes(&self) -> Option<u64> {
+        self.inner.shared.keyvalue.as_ref()?.used()
+    }
+
     pub(crate) fn host(&self) -> &Host {
         &self.inner.host
     }
@@ -256,6 +263,11 @@ impl Receiver {
 
     pub(crate) fn page_limits(&self) -> PageLimits {
         self.inner.page_limits
+    }
+
+    /// Checks that instances can have what the receiver was granted.
+    pub(crate) fn check_grants(&self) -> Result<(), Fault> {
+        self.inner.shared.keyvalue.as_ref().map_or(Ok(()), KeyValueAccess::check)
     }
 
     pub(crate) fn new_store(&self) -> Store<State> {

@@ -87,6 +87,8 @@ enum Place {
     Closed {
         until: Instant,
     },
+    /// For good.
+    Ended,
 }
 
 impl KeyValue {
@@ -145,6 +147,17 @@ impl KeyValue {
         Ok(())
     }
 
+    /// Syncs and closes the database for good: every later call of a clone or a bucket fails. Waits for those that have begun.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`sync`](Self::sync). It is closed all the same.
+    pub fn close(&self) -> Result<(), StateError> {
+        let synced = if self.is_dirty() { self.sync() } else { Ok(()) };
+        *self.shared.place.write().unwrap_or_else(PoisonError::into_inner) = Place::Ended;
+        synced
+    }
+
     /// Does `work` with the open database, opening it again if that is due.
     fn read<T>(&self, work: impl FnOnce(&Open) -> Result<T, KeyValueError>) -> Result<T, KeyValueError> {
         self.shared.with(work)
@@ -192,6 +205,7 @@ impl Shared {
         match &*place {
             Place::Open(open) => work(open),
             Place::Closed { .. } => Err(StateError::Resting { dir: self.dir.clone() }.into()),
+            Place::Ended => Err(StateError::Closed { dir: self.dir.clone() }.into()),
         }
     }
 
@@ -213,6 +227,9 @@ impl Shared {
     fn close_if_failed(&self, error: Option<&StateError>) {
         if let Some(StateError::Write { .. }) = error {
             let mut place = self.place.write().unwrap_or_else(PoisonError::into_inner);
+            if matches!(*place, Place::Ended) {
+                return;
+            }
             *place = Place::Closed { until: Instant::now() + REOPEN_PAUSE };
             tracing::warn!(dir = ?self.dir, "database of receivers' values closed after a failed write");
         }

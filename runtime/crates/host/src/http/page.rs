@@ -62,6 +62,7 @@ impl Receiver {
     /// What the guest does after it has finished its answer is not waited for.
     pub async fn serve(&self, request: Request<Bytes>) -> Result<Response<Bytes>, PageError> {
         let (pre, indices) = self.page().ok_or(PageError::NoPage)?;
+        self.check_grants().map_err(PageError::Fault)?;
         if request.uri().authority().is_none() && !request.headers().contains_key(header::HOST) {
             return Err(PageError::NoHost);
         }

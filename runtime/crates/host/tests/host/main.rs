@@ -6,6 +6,7 @@ mod calls;
 mod files;
 mod fixtures;
 mod inspection;
+mod keyvalue;
 mod loading;
 mod output;
 mod logging;

@@ -330,6 +330,22 @@ fn damaged_entries_are_errors() {
 }
 
 #[test]
+fn a_closed_database_can_be_opened_by_another_and_is_used_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = open(&dir);
+    let of_first = bucket(&first, "r", "");
+    of_first.set("k", b"1").unwrap();
+    first.close().unwrap();
+    let second = open(&dir);
+    assert_eq!(bucket(&second, "r", "").get("k").unwrap().unwrap(), b"1");
+    let errors = [of_first.get("k").unwrap_err(), of_first.set("k", b"2").unwrap_err()];
+    for error in errors {
+        assert!(matches!(error, KeyValueError::Failed(StateError::Closed { .. })), "{error:?}");
+    }
+    first.close().unwrap();
+}
+
+#[test]
 fn a_second_opening_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let _database = open(&dir);
