@@ -14,6 +14,7 @@ use serde::Serialize;
 use wharf_log::{Durability, Topic};
 
 use crate::delivery::{self, ControlError, Controls, ReceiverState};
+use crate::presence::Presence;
 use crate::telemetry::{ListenerLabel, Metrics, StateLabel, TypeLabel};
 
 /// What prometheus-client writes.
@@ -28,6 +29,8 @@ pub struct Admin {
     pub ready: AtomicBool,
     /// Data types, how durable they are, and their topics.
     pub types: Vec<(String, Durability, Topic)>,
+    /// Who is active.
+    pub presence: Arc<Presence>,
     /// The receivers.
     pub receivers: Vec<Arc<delivery::Status>>,
     /// What an operator can do with the receivers.
@@ -83,8 +86,16 @@ struct StatusReport {
     uptime_seconds: f64,
     ready: bool,
     connections: i64,
+    agents: AgentsReport,
     types: Vec<TypeReport>,
     receivers: Vec<ReceiverReport>,
+}
+
+#[derive(Serialize)]
+struct AgentsReport {
+    active: usize,
+    /// Those that are remembered, active or not.
+    known: usize,
 }
 
 #[derive(Serialize)]
@@ -143,11 +154,13 @@ async fn status(State(admin): State<Arc<Admin>>) -> Json<StatusReport> {
         next_try_seconds: receiver.next_probe().map(|pause| pause.as_secs_f64()),
         last_error: receiver.last_error(),
     });
+    let (active, known) = admin.presence.counts();
     Json(StatusReport {
         version: env!("CARGO_PKG_VERSION"),
         uptime_seconds: admin.started.elapsed().as_secs_f64(),
         ready: admin.ready.load(Ordering::Acquire),
         connections: admin.metrics.connections.get_or_create_owned(&agents).get(),
+        agents: AgentsReport { active, known },
         types: types.collect(),
         receivers: receivers.collect(),
     })

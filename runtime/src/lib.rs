@@ -13,6 +13,8 @@ pub mod data_dir;
 pub mod delivery;
 pub mod frontend;
 pub mod open_files;
+pub mod presence;
 pub mod router;
 pub mod server;
 pub mod telemetry;
+mod unix_time;

@@ -5,15 +5,19 @@
 //! can submit frame after frame, in order, and answer each when its time comes. The router knows no socket and no receiver.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use tokio_util::sync::CancellationToken;
-use wharf_log::{AppendError, Lane, Pending, Topic};
+use wharf_log::{AppendError, Lane};
 use wharf_protocol::{Answer, Call, Frame, Message, Record, Reference, Refusal, Request, StoredMessage};
 
+use crate::presence::clock::Connection;
+use crate::presence::{Presence, Queued, Sender, TopicIndex};
 use crate::telemetry::{CodeLabel, Metrics, TypeLabel};
+use crate::unix_time::unix_milliseconds;
 
 /// What a client that was refused for want of room is asked to wait before it tries again: a few group commits, in which
 /// a queue that was full of ordinary traffic has drained.
@@ -26,7 +30,7 @@ const NO_ACCOUNT_TOKEN: &str = "accounts-are-off";
 #[derive(Debug)]
 pub struct Router {
     routes: HashMap<String, Route>,
-    names: Vec<String>,
+    presence: Arc<Presence>,
     append_wait: Duration,
     stop: CancellationToken,
     refused: Family<CodeLabel, Counter>,
@@ -34,38 +38,36 @@ pub struct Router {
 
 #[derive(Debug)]
 struct Route {
-    topic: Topic,
+    topic: TopicIndex,
     accepted: Counter,
     accepted_bytes: Counter,
 }
 
 impl Router {
-    /// A router for these topics, by the name of their data type. From the moment `stop` is cancelled it refuses every call
-    /// with `shutting_down`; `append_wait` is how long a message may wait for room in its topic's queue.
+    /// A router to the topics that presence knows. From the moment `stop` is cancelled it refuses every call with
+    /// `shutting_down`; `append_wait` is how long a message may wait for room in its topic's queue.
     pub fn new(
-        topics: Vec<(String, Topic)>,
+        presence: Arc<Presence>,
         append_wait: Duration,
         metrics: &Metrics,
         stop: CancellationToken,
     ) -> Router {
-        let names = topics.iter().map(|(name, _)| name.clone()).collect();
-        let routes = topics
-            .into_iter()
-            .map(|(name, topic)| {
-                let label = TypeLabel { r#type: name.clone() };
-                let route = Route {
-                    topic,
-                    accepted: metrics.accepted.get_or_create_owned(&label),
-                    accepted_bytes: metrics.accepted_bytes.get_or_create_owned(&label),
-                };
-                (name, route)
-            })
-            .collect();
-        Router { routes, names, append_wait, stop, refused: metrics.refused.clone() }
+        let route = |(topic, name): (TopicIndex, &str)| {
+            let label = TypeLabel { r#type: name.to_owned() };
+            let route = Route {
+                topic,
+                accepted: metrics.accepted.get_or_create_owned(&label),
+                accepted_bytes: metrics.accepted_bytes.get_or_create_owned(&label),
+            };
+            (name.to_owned(), route)
+        };
+        let routes = presence.topics().enumerate().map(route).collect();
+        Router { routes, presence, append_wait, stop, refused: metrics.refused.clone() }
     }
 
-    /// Puts the messages of a frame into the queues of their topics, behind those of every frame submitted before.
-    pub async fn submit(&self, frame: Frame) -> Submitted {
+    /// Puts the messages of a frame into the queues of their topics, behind those of every frame submitted before. Its calls
+    /// are signs of life on this connection, whose clock is to stand still meanwhile.
+    pub async fn submit(&self, frame: Frame, connection: &Connection) -> Submitted {
         let (reference, single, requests) = match frame {
             Frame::One { reference, request } => (reference, true, vec![request]),
             Frame::Batch { reference, requests } => (reference, false, requests),
@@ -82,26 +84,35 @@ impl Router {
         };
         let stopping = self.stop.is_cancelled();
         let received_at = unix_milliseconds();
+        let deadline = Instant::now() + self.append_wait;
         let mut groups: Vec<Group<'_>> = Vec::new();
         for (index, request) in requests.into_iter().enumerate() {
             let request = if stopping { Err(Refusal::shutting_down()) } else { request };
             match request {
-                Ok(Request { call: Call::Data(message), .. }) => {
-                    if let Err(refusal) = self.group(&mut groups, index, message, received_at) {
+                Ok(Request { call: Call::Data(message), .. }) => match self.routes.get(&message.data_type) {
+                    Some(route) => add_to_group(&mut groups, route, index, message, received_at),
+                    None => {
+                        self.presence.ping(&message.agent, connection);
+                        let refusal = Refusal::unknown_type(&message.data_type, self.presence.topics());
                         submitted.refusals.push((index, refusal));
                     }
-                }
+                },
                 Ok(Request { call: Call::Session { .. }, .. }) => {
                     submitted.token = Some(NO_ACCOUNT_TOKEN.to_owned());
                 }
-                Ok(Request { call: Call::Ping { .. } | Call::Bye { .. }, .. }) => {}
+                Ok(Request { call: Call::Ping { agent }, .. }) => self.presence.ping(&agent, connection),
+                Ok(Request { call: Call::Bye { agent }, .. }) => {
+                    // It comes after the messages before it, and before those after it.
+                    for group in groups.drain(..) {
+                        submitted.appends.push(group.enqueue(&self.presence, connection, deadline).await);
+                    }
+                    self.presence.bye(&agent);
+                }
                 Err(refusal) => submitted.refusals.push((index, refusal)),
             }
         }
-        let deadline = Instant::now() + self.append_wait;
         for group in groups {
-            let wait = deadline.saturating_duration_since(Instant::now());
-            submitted.appends.push(group.enqueue(wait).await);
+            submitted.appends.push(group.enqueue(&self.presence, connection, deadline).await);
         }
         submitted
     }
@@ -111,26 +122,22 @@ impl Router {
         count(&self.refused, &refusal);
         Answer::Error { reference, refusal }
     }
+}
 
-    fn group<'a>(
-        &'a self,
-        groups: &mut Vec<Group<'a>>,
-        index: usize,
-        message: Message,
-        received_at: u64,
-    ) -> Result<(), Refusal> {
-        let Some(route) = self.routes.get(&message.data_type) else {
-            return Err(Refusal::unknown_type(&message.data_type, self.names.iter().map(String::as_str)));
-        };
-        // Few types in a frame, most often one: a search is cheaper than a map.
-        let at = groups.iter().position(|group| std::ptr::eq(group.route, route));
-        let group = match at.and_then(|at| groups.get_mut(at)) {
-            Some(group) => group,
-            None => groups.push_mut(Group::new(route)),
-        };
-        group.add(index, message, received_at);
-        Ok(())
-    }
+fn add_to_group<'r>(
+    groups: &mut Vec<Group<'r>>,
+    route: &'r Route,
+    index: usize,
+    message: Message,
+    received_at: u64,
+) {
+    // Few types in a frame, most often one: a search is cheaper than a map.
+    let at = groups.iter().position(|group| std::ptr::eq(group.route, route));
+    let group = match at.and_then(|at| groups.get_mut(at)) {
+        Some(group) => group,
+        None => groups.push_mut(Group::new(route)),
+    };
+    group.add(index, message, received_at);
 }
 
 /// The messages of one frame that go to one topic.
@@ -138,18 +145,22 @@ struct Group<'a> {
     route: &'a Route,
     indices: Vec<usize>,
     records: Vec<wharf_log::Record>,
+    senders: Vec<Sender>,
     body_bytes: u64,
 }
 
 impl<'a> Group<'a> {
     fn new(route: &'a Route) -> Group<'a> {
-        Group { route, indices: Vec::new(), records: Vec::new(), body_bytes: 0 }
+        Group { route, indices: Vec::new(), records: Vec::new(), senders: Vec::new(), body_bytes: 0 }
     }
 
     fn add(&mut self, index: usize, message: Message, received_at: u64) {
         let lane = Lane::of(message.agent.as_str());
         self.body_bytes =
             self.body_bytes.saturating_add(u64::try_from(message.body.bytes().len()).unwrap_or(u64::MAX));
+        if self.senders.last().is_none_or(|sender| sender.agent != message.agent) {
+            self.senders.push(Sender { agent: message.agent.clone(), first: self.records.len() });
+        }
         let record = Record::Message(StoredMessage {
             agent: message.agent,
             received_at,
@@ -163,11 +174,12 @@ impl<'a> Group<'a> {
         self.records.push(wharf_log::Record { lane, time: received_at, payload: record.encode().into() });
     }
 
-    async fn enqueue(self, wait: Duration) -> Append {
+    async fn enqueue(self, presence: &Arc<Presence>, connection: &Connection, deadline: Instant) -> Append {
         let Route { topic, accepted, accepted_bytes } = self.route;
+        let wait = deadline.saturating_duration_since(Instant::now());
         Append {
             indices: self.indices,
-            queued: topic.enqueue(self.records, wait).await,
+            queued: presence.append(*topic, self.records, &self.senders, connection, wait).await,
             accepted: accepted.clone(),
             accepted_bytes: accepted_bytes.clone(),
             body_bytes: self.body_bytes,
@@ -190,7 +202,7 @@ pub struct Submitted {
 
 struct Append {
     indices: Vec<usize>,
-    queued: Result<Pending, AppendError>,
+    queued: Result<Queued, AppendError>,
     accepted: Counter,
     accepted_bytes: Counter,
     body_bytes: u64,
@@ -202,11 +214,11 @@ impl Submitted {
         let Submitted { reference, single, calls, token, mut refusals, appends, refused, stop } = self;
         for append in appends {
             let outcome = match append.queued {
-                Ok(pending) => pending.await,
+                Ok(queued) => queued.stored().await,
                 Err(error) => Err(error),
             };
             match outcome {
-                Ok(_) => {
+                Ok(()) => {
                     append.accepted.inc_by(u64::try_from(append.indices.len()).unwrap_or(u64::MAX));
                     append.accepted_bytes.inc_by(append.body_bytes);
                 }
@@ -254,9 +266,4 @@ fn not_appended(error: &AppendError, stopping: bool) -> Refusal {
 
 fn count(refused: &Family<CodeLabel, Counter>, refusal: &Refusal) {
     refused.get_or_create(&CodeLabel { code: refusal.code.as_str() }).inc();
-}
-
-fn unix_milliseconds() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -31,6 +31,7 @@ use crate::frontend::listener::{self, Listener};
 use crate::frontend::pages::{self, Page, Pages};
 use crate::frontend::{self, Frontend};
 use crate::open_files;
+use crate::presence::Presence;
 use crate::router::Router;
 use crate::telemetry::Metrics;
 
@@ -67,6 +68,9 @@ pub enum ServeError {
     /// The database of what receivers keep can't be opened.
     #[error("open the key-value store of receivers")]
     KeyValue(#[source] StateError),
+    /// What is known of agents can't be read.
+    #[error("read which agents are active")]
+    Presence(#[source] StateError),
     /// Receivers can't be fed.
     #[error(transparent)]
     Delivery(#[from] DeliveryError),
@@ -136,6 +140,14 @@ async fn serve(
         let metrics = metrics.clone();
         blocking(move || Prepared::new(fed, &feeds, &data_dir, &state, &metrics)).await??
     };
+    let topics = config.types.iter().filter_map(|data_type| feeds.get(&data_type.name));
+    let presence = Arc::new(Presence::new(
+        topics.map(|feed| (feed.topic.clone(), feed.durability)),
+        config.presence.timeout,
+        config.presence.max_agents,
+        metrics.agents.clone(),
+    ));
+    presence.restore(state.clone()).await.map_err(ServeError::Presence)?;
     let agents_socket = bind(config.listen.agents, "listen.agents").await?;
     let admin_socket = bind(config.listen.admin, "listen.admin").await?;
     let addresses = Addresses {
@@ -152,15 +164,13 @@ async fn serve(
         let data_dir = data_dir.clone();
         blocking(move || data_dir.mark_running()).await??;
     }
+    let keeper = presence.start(state.clone(), config.state.cursor_interval, shutdown.clone());
     let delivery =
         prepared.start(guests.handle(), state.clone(), keyvalue.clone(), config.state.cursor_interval);
     let sockets = TaskTracker::new();
-    let topics = config.types.iter().filter_map(|data_type| {
-        feeds.get(&data_type.name).map(|feed| (data_type.name.clone(), feed.topic.clone()))
-    });
     let frontend = Arc::new(Frontend {
         router: Arc::new(Router::new(
-            topics.collect(),
+            presence.clone(),
             config.limits.append_wait,
             &metrics,
             shutdown.clone(),
@@ -194,6 +204,7 @@ async fn serve(
                 Some((data_type.name.clone(), data_type.durability, feed.topic.clone()))
             })
             .collect(),
+        presence,
         receivers: delivery.statuses().to_vec(),
         controls: delivery.controls().clone(),
         metrics: metrics.clone(),
@@ -245,6 +256,7 @@ async fn serve(
     }
     let clean = delivery.stop(ended_by).await;
     log.close().await;
+    keeper.stop().await;
     if clean {
         blocking(move || data_dir.mark_stopped()).await??;
     }

@@ -14,6 +14,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Metric, Registry};
 use tracing_subscriber::EnvFilter;
 
+use crate::presence;
 use stderr::Stderr;
 
 mod stderr;
@@ -47,6 +48,8 @@ pub struct Metrics {
     pub accepted: Family<TypeLabel, Counter>,
     /// Bytes of the bodies of accepted messages.
     pub accepted_bytes: Family<TypeLabel, Counter>,
+    /// Agents: how many there are, and their comings and goings.
+    pub agents: presence::Numbers,
     /// Calls and frames that were refused, by error code.
     pub refused: Family<CodeLabel, Counter>,
     /// Messages that a receiver finished.
@@ -130,6 +133,7 @@ impl Metrics {
             connections_refused: family(new, "connections_refused", "Connections turned away at the bound"),
             accepted: family(new, "messages_accepted", "Messages stored and acknowledged"),
             accepted_bytes: family(new, "accepted_body_bytes", "Bytes of the bodies of accepted messages"),
+            agents: agents(new),
             refused: family(new, "calls_refused", "Calls and frames refused, by code"),
             handled: family(new, "messages_handled", "Messages finished by a receiver"),
             faults: family(new, "receiver_faults", "Calls of a receiver that ended in a fault, by kind"),
@@ -155,6 +159,19 @@ impl Default for Metrics {
     fn default() -> Self {
         Metrics::new()
     }
+}
+
+fn agents(registry: &mut Registry) -> presence::Numbers {
+    let numbers = presence::Numbers::default();
+    registry.register("agents_active", "Agents that are active", numbers.active.clone());
+    registry.register("agents_known", "Agents that are remembered, active or not", numbers.known.clone());
+    registry.register("presence_changes", "Agents that became active or inactive", numbers.changes.clone());
+    registry.register(
+        "calls_untracked",
+        "Calls of agents that are not remembered",
+        numbers.untracked.clone(),
+    );
+    numbers
 }
 
 /// A new family of numbers, in the registry under this name.

@@ -51,6 +51,15 @@ impl Agent {
         sent.expect("the server reads");
     }
 
+    /// Sends a frame, however long the server takes to read it.
+    pub async fn send_patiently(
+        &mut self,
+        encoding: Encoding,
+        bytes: impl Into<Vec<u8>>,
+    ) -> Result<(), Error> {
+        self.socket.send(fragment(encoding, bytes, true)).await
+    }
+
     /// Sends a message in fragments.
     pub async fn send_fragments(&mut self, encoding: Encoding, parts: &[&[u8]]) {
         let last = parts.len() - 1;

@@ -17,6 +17,11 @@ pub fn ping(agent: &str) -> Value {
     json!({ "call": "ping", "id": agent })
 }
 
+/// A farewell.
+pub fn bye(agent: &str) -> Value {
+    json!({ "call": "bye", "id": agent })
+}
+
 /// What a single call that was accepted is answered.
 pub fn success() -> Value {
     json!({ "result": "success" })

@@ -3,6 +3,7 @@
 //! The request's content type says how the body is encoded, its `accept` header how the answer is.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router as Routes;
 use axum::body::Body;
@@ -17,6 +18,7 @@ use tokio::time::timeout;
 use wharf_protocol::{Answer, CallKind, Code, Encoding, Refusal, decode_body};
 
 use crate::frontend::Frontend;
+use crate::presence::clock::Connection;
 
 const JSON: &str = "application/json";
 const JSON_UTF8: &str = "application/json; charset=utf-8";
@@ -54,7 +56,11 @@ async fn unknown_call(State(frontend): State<Arc<Frontend>>, request: Request) -
 async fn call(frontend: &Frontend, kind: CallKind, request: Request) -> Response {
     let encoding = accepted_encoding(request.headers());
     let answer = match read(frontend, kind, request).await {
-        Ok(frame) => frontend.router.submit(frame).await.answer().await,
+        Ok(frame) => {
+            // Its clock stands still until the answer is there, and runs for good from then on.
+            let connection = Connection::new(Instant::now());
+            frontend.router.submit(frame, &connection).await.answer().await
+        }
         Err(refusal) => frontend.router.refuse(None, refusal),
     };
     respond(encoding, answer)

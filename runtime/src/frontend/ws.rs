@@ -5,7 +5,7 @@
 //! reading, and TCP tells the client. Nothing is buffered beyond that.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router as Routes;
 use axum::extract::State;
@@ -24,6 +24,7 @@ use wharf_protocol::{Answer, Encoding, Refusal, decode_frame};
 
 use crate::frontend::rest::Rejection;
 use crate::frontend::{Frontend, SHUTDOWN_GRACE};
+use crate::presence::clock;
 
 /// What is read from a socket at once. Small, because every idle agent keeps one: ten thousand take 80 MiB.
 const READ_BUFFER_BYTES: usize = 8 * 1024;
@@ -66,6 +67,8 @@ struct Connection {
     answers: SplitSink<WebSocket, Message>,
     /// Answers that are owed, in the order of their frames.
     owed: FuturesOrdered<BoxFuture<'static, Written>>,
+    /// Presence's clock runs while the connection is read.
+    clock: clock::Connection,
     /// The encoding of the last frame: what a frame that was too large to read is answered in.
     last_encoding: Encoding,
 }
@@ -82,7 +85,14 @@ struct Gone;
 impl Connection {
     fn new(frontend: Arc<Frontend>, socket: WebSocket) -> Connection {
         let (answers, frames) = socket.split();
-        Connection { frontend, frames, answers, owed: FuturesOrdered::new(), last_encoding: Encoding::Json }
+        Connection {
+            frontend,
+            frames,
+            answers,
+            owed: FuturesOrdered::new(),
+            clock: clock::Connection::new(Instant::now()),
+            last_encoding: Encoding::Json,
+        }
     }
 
     async fn serve(mut self) {
@@ -94,11 +104,15 @@ impl Connection {
         };
         let mut grace = std::pin::pin!(grace);
         let closing = loop {
+            let reads = self.owed.len() < self.frontend.max_unanswered;
+            if reads {
+                self.clock.reading(Instant::now());
+            }
             let step = tokio::select! {
                 biased;
                 Some(answer) = self.owed.next() => self.write(answer).await,
                 () = grace.as_mut() => Err(Some(Closing { code: close_code::AWAY, reason: "the server is stopping" })),
-                frame = self.frames.next(), if self.owed.len() < self.frontend.max_unanswered => self.read(frame).await,
+                frame = self.frames.next(), if reads => self.read(frame).await,
             };
             match step {
                 Ok(()) => {}
@@ -112,6 +126,7 @@ impl Connection {
 
     /// Takes one frame, or what came instead of one.
     async fn read(&mut self, frame: Option<Result<Message, axum::Error>>) -> Result<(), Option<Closing>> {
+        self.clock.busy(Instant::now());
         match frame {
             Some(Ok(Message::Text(text))) => self.submit(Encoding::Json, Bytes::from(text)).await,
             Some(Ok(Message::Binary(bytes))) => self.submit(Encoding::Msgpack, bytes).await,
@@ -128,7 +143,7 @@ impl Connection {
         let router = &self.frontend.router;
         let answer = match decode_frame(encoding, &bytes, &self.frontend.limits) {
             Ok(frame) => {
-                let submitted = router.submit(frame).await;
+                let submitted = router.submit(frame, &self.clock).await;
                 async move { (encoding, submitted.answer().await) }.boxed()
             }
             Err(refusal) => {
@@ -164,6 +179,7 @@ impl Connection {
 
     /// Writes an answer and every further one that is ready, then flushes once.
     async fn write(&mut self, answer: Written) -> Result<(), Option<Closing>> {
+        self.clock.busy(Instant::now());
         let writing = async {
             let mut next = Some(answer);
             while let Some((encoding, answer)) = next {

@@ -12,6 +12,7 @@ mod output;
 mod overload;
 mod pages;
 mod poison;
+mod presence;
 mod quarantine;
 mod receivers;
 mod shutdown;
