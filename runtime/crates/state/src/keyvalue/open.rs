@@ -63,8 +63,8 @@ impl Open {
             .open()
             .map_err(failed)?;
         // Left to itself, the database asks its worker for a portion with each write beyond the limit until the worker gets
-        // to it. A receiver that writes without pause fills the worker's queue with that, and the worker, which puts its
-        // own tasks into the same queue, waits for itself from then on.
+        // to it. A receiver that writes without pause can fill the worker's queue with that, and the worker, which puts its
+        // own tasks into the same queue and waits for room there, would wait for itself.
         let options = || KeyspaceCreateOptions::default().max_memtable_size(u64::MAX);
         let guests = database.keyspace(GUESTS, options).map_err(failed)?;
         // What the journal brought back is a portion, however small: many short runs must not add up.
