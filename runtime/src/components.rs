@@ -7,13 +7,16 @@ use std::path::PathBuf;
 use thiserror::Error;
 use wharf_host::{
     Compiler, Grants, Host, HostError, HostOptions, HttpGrant, KeyValueGrant, LiveOptions, LoadError,
-    ReceiverOptions,
+    MAX_OPEN_FILES, ReceiverOptions,
 };
 use wharf_state::KeyValue;
 
 use crate::config::{Config, Receiver};
 use crate::data_dir;
 use crate::delivery::Fed;
+pub use paths::PathProblem;
+
+mod paths;
 
 /// The hidden subcommand that compiles a component in a process of its own.
 pub const COMPILE_COMMAND: &str = "compile-component";
@@ -21,6 +24,13 @@ pub const COMPILE_COMMAND: &str = "compile-component";
 /// What is wrong with the components of a config.
 #[derive(Debug, Error)]
 pub enum ComponentErrors {
+    /// Some paths can't be used.
+    Paths {
+        /// The config's file.
+        file: PathBuf,
+        /// All that is wrong with them.
+        problems: Vec<PathProblem>,
+    },
     /// Some can't be loaded.
     Load {
         /// The config's file.
@@ -37,6 +47,10 @@ pub enum ComponentErrors {
 impl fmt::Display for ComponentErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            ComponentErrors::Paths { file, problems } => {
+                write!(f, "use the paths of the config:")?;
+                problems.iter().try_for_each(|problem| write!(f, "\n{}: {problem}", file.display()))
+            }
             ComponentErrors::Load { file, errors } => {
                 write!(f, "load the components:")?;
                 for (receiver, error) in errors {
@@ -75,6 +89,10 @@ pub fn host(config: &Config, keyvalue: Option<KeyValue>) -> Result<Host, Compone
 
 /// Loads the component of every receiver, compiling what is not in the cache.
 pub async fn load(host: &Host, config: &Config) -> Result<Vec<Fed>, ComponentErrors> {
+    let problems = paths::check(config);
+    if !problems.is_empty() {
+        return Err(ComponentErrors::Paths { file: config.file.clone(), problems });
+    }
     let mut loaded = Vec::new();
     let mut errors = Vec::new();
     for settings in &config.receivers {
@@ -97,6 +115,12 @@ pub async fn load(host: &Host, config: &Config) -> Result<Vec<Fed>, ComponentErr
     } else {
         Err(ComponentErrors::Load { file: config.file.clone(), errors })
     }
+}
+
+/// How many files receivers may have open together, all their instances and pages at work.
+pub fn max_open_files(config: &Config) -> usize {
+    let with_folders = config.receivers.iter().filter(|receiver| !receiver.files.is_empty());
+    with_folders.map(|receiver| (receiver.instances + receiver.http_concurrency) * MAX_OPEN_FILES).sum()
 }
 
 fn options(settings: &Receiver) -> ReceiverOptions {

@@ -9,8 +9,9 @@ const KEPT: u64 = 512;
 /// Files that a topic may have open at a time: its segment, a new one, its bound, its folder, and readers that lag.
 const KEPT_FOR_TOPIC: u64 = 16;
 
-/// Raises the limit as far as the system lets us, and says how many connections it leaves room for, at most `wanted`.
-pub fn room_for_connections(wanted: usize, topics: usize) -> usize {
+/// Raises the limit as far as the system lets us, and says how many connections it leaves room for, at most `wanted`, beside
+/// the files that receivers may have open.
+pub fn room_for_connections(wanted: usize, topics: usize, of_receivers: usize) -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     let current = match setrlimit(Resource::Nofile, raised) {
@@ -22,7 +23,7 @@ pub fn room_for_connections(wanted: usize, topics: usize) -> usize {
     };
     // No limit at all.
     let Some(current) = current else { return wanted };
-    let room = connections(current, topics);
+    let room = connections(current, topics, of_receivers);
     if room < wanted {
         tracing::warn!(
             limit = current,
@@ -35,8 +36,9 @@ pub fn room_for_connections(wanted: usize, topics: usize) -> usize {
 }
 
 /// The connections that fit below a limit on open files. A quarter of a small limit goes to connections all the same.
-fn connections(limit: u64, topics: usize) -> usize {
-    let kept = KEPT.saturating_add(KEPT_FOR_TOPIC.saturating_mul(u64::try_from(topics).unwrap_or(u64::MAX)));
+fn connections(limit: u64, topics: usize, of_receivers: usize) -> usize {
+    let of_topics = KEPT_FOR_TOPIC.saturating_mul(u64::try_from(topics).unwrap_or(u64::MAX));
+    let kept = KEPT.saturating_add(of_topics).saturating_add(u64::try_from(of_receivers).unwrap_or(u64::MAX));
     usize::try_from(limit.saturating_sub(kept).max(limit / 4)).unwrap_or(usize::MAX)
 }
 
@@ -46,8 +48,9 @@ mod tests {
 
     #[test]
     fn connections_leave_files_for_the_log() {
-        assert_eq!(connections(20_000, 3), 20_000 - 512 - 48);
-        assert_eq!(connections(1024, 3), 464);
-        assert_eq!(connections(256, 3), 64);
+        assert_eq!(connections(20_000, 3, 0), 20_000 - 512 - 48);
+        assert_eq!(connections(20_000, 3, 1000), 20_000 - 512 - 48 - 1000);
+        assert_eq!(connections(1024, 3, 0), 464);
+        assert_eq!(connections(256, 3, 0), 64);
     }
 }

@@ -100,7 +100,11 @@ pub async fn run(
     let started = Instant::now();
     let metrics = Arc::new(Metrics::new());
     let data_dir = DataDir::open(&config.data_dir)?;
-    let max_connections = open_files::room_for_connections(config.limits.max_connections, config.types.len());
+    let max_connections = open_files::room_for_connections(
+        config.limits.max_connections,
+        config.types.len(),
+        components::max_open_files(&config),
+    );
     let keyvalue = open_keyvalue(&data_dir, &config).await?;
     let host = components::host(&config, keyvalue.clone())?;
     // Compiling may take minutes; whoever stops the server meanwhile need not wait for it.
@@ -108,6 +112,7 @@ pub async fn run(
         fed = components::load(&host, &config) => fed?,
         () = shutdown.cancelled() => return Ok(()),
     };
+    metrics.guests.set(fed.iter().map(|fed| fed.receiver.clone()).collect());
     let stored = Stored::open(data_dir, keyvalue, &config).await?;
     let guests = guest_runtime(config.host.threads).map_err(ServeError::Start)?;
     let outcome =

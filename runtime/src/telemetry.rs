@@ -15,8 +15,10 @@ use prometheus_client::registry::{Metric, Registry};
 use tracing_subscriber::EnvFilter;
 
 use crate::presence;
+use guests::Guests;
 use stderr::Stderr;
 
+mod guests;
 mod stderr;
 
 /// What is logged when `WHARF_LOG` does not say otherwise: our own news and the lines of guests, and only warnings of
@@ -68,6 +70,8 @@ pub struct Metrics {
     pub instances_started: Family<ReceiverLabel, Counter>,
     /// Browsers connected to a receiver's live updates.
     pub live_browsers: Family<ReceiverLabel, Gauge>,
+    /// The numbers of receivers themselves.
+    pub guests: Guests,
 }
 
 /// Which listener.
@@ -127,6 +131,8 @@ impl Metrics {
     /// All numbers at zero.
     pub fn new() -> Metrics {
         let mut registry = Registry::with_prefix("wharf");
+        let guests = Guests::default();
+        registry.register_collector(Box::new(guests.clone()));
         let new = &mut registry;
         Metrics {
             connections: family(new, "connections", "Open connections"),
@@ -143,6 +149,7 @@ impl Metrics {
             lost: family(new, "offsets_lost", "Offsets that could not be served to a receiver"),
             instances_started: family(new, "instances_started", "Instances made of a receiver's component"),
             live_browsers: family(new, "live_browsers", "Browsers connected to a receiver's live updates"),
+            guests,
             registry,
         }
     }

@@ -316,7 +316,7 @@ fn receiver(
         outgoing_timeout: table.duration("outgoing-timeout", default.outgoing_timeout, TIMES),
         outgoing_body: table.size("outgoing-body", default.outgoing_body, SIZES),
         outgoing_answer: table.size("outgoing-answer", default.outgoing_answer, SIZES),
-        files: table.records("files", |table| folder_grant(table, folder)).into_iter().flatten().collect(),
+        files: folder_grants(table, folder),
         settings: table.free("config"),
         tick,
         encoding: table.choice(
@@ -386,14 +386,32 @@ fn origins(table: &mut Table<'_>) -> Vec<Origin> {
     found.unwrap_or_default().iter().filter_map(|origin| Origin::parse(&origin.value)).collect()
 }
 
+/// The folders that a receiver may use.
+fn folder_grants(table: &mut Table<'_>, folder: &Path) -> Vec<FolderGrant> {
+    let mut grants: Vec<FolderGrant> = Vec::new();
+    table.records("files", |table| {
+        let Some(grant) = folder_grant(table, folder) else { return };
+        if grants.iter().any(|other| other.guest == grant.guest) {
+            table.problem("guest", format!("found {:?} twice, expected each path once", grant.guest));
+        }
+        grants.push(grant);
+    });
+    grants
+}
+
 /// A folder that a receiver may use; `None` if what it cannot do without is missing.
 fn folder_grant(table: &mut Table<'_>, folder: &Path) -> Option<FolderGrant> {
+    const EXPECTED: &str = "an absolute path such as \"/out\", without \"..\", \"//\" or a \"/\" at its end";
     let host = table.required("host", "the path of a folder", |text| path(folder, text));
-    let guest = table.required("guest", "an absolute path such as \"/out\"", |text| {
-        (text.starts_with('/') && !text.contains('\0')).then(|| text.to_owned())
-    });
+    let guest = table.required("guest", EXPECTED, |text| is_guest_path(text).then(|| text.to_owned()));
     let write = table.switch("write", false);
     Some(FolderGrant { host: host?, guest: guest?, write })
+}
+
+/// Whether a guest can have a folder at this path: absolute, and written in the one way in which guests look for it.
+fn is_guest_path(text: &str) -> bool {
+    let normal = |name: &str| !matches!(name, "" | "." | "..") && !name.contains('\0');
+    text.strip_prefix('/').is_some_and(|names| names.is_empty() || names.split('/').all(normal))
 }
 
 /// The data types that a receiver is mapped to.

@@ -220,6 +220,21 @@ mod refused {
     }
 
     #[test]
+    fn folders_of_guests() {
+        let grants = ["/a/", "a", "/a/../b", "//a", "/a/./b", "/ok", "/ok"]
+            .map(|guest| format!("{{ host = 'a', guest = '{guest}' }}"));
+        insta::assert_snapshot!(report_of(&format!("{REST}files = [\n{}\n]", grants.join(",\n"))), @r#"
+        accept the configuration:
+        conf/wharf.toml:7: receivers.journal.files.guest: found "/a/", expected an absolute path such as "/out", without "..", "//" or a "/" at its end
+        conf/wharf.toml:8: receivers.journal.files.guest: found "a", expected an absolute path such as "/out", without "..", "//" or a "/" at its end
+        conf/wharf.toml:9: receivers.journal.files.guest: found "/a/../b", expected an absolute path such as "/out", without "..", "//" or a "/" at its end
+        conf/wharf.toml:10: receivers.journal.files.guest: found "//a", expected an absolute path such as "/out", without "..", "//" or a "/" at its end
+        conf/wharf.toml:11: receivers.journal.files.guest: found "/a/./b", expected an absolute path such as "/out", without "..", "//" or a "/" at its end
+        conf/wharf.toml:13: receivers.journal.files.guest: found "/ok" twice, expected each path once
+        "#);
+    }
+
+    #[test]
     fn sizes() {
         insta::assert_snapshot!(report(
             r#"
