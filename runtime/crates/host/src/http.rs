@@ -1,44 +1,49 @@
 //! `wasi:http`: linked for every receiver, because the toolchains of some languages import it whether it is used or not.
-//! Requests to the outside are refused. Pages that a receiver serves are in `http/page.rs`.
+//! Requests to the outside are refused without a grant, and sent by `http/outgoing` with one. Pages that a receiver serves are
+//! in `http/page.rs`.
 
 use std::sync::Arc;
 
-use http::Request;
-use http_body_util::BodyExt;
+use http::{Request, Response};
 use wasmtime::component::Linker;
 use wasmtime_wasi_http::{
     Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
 };
 
-use crate::guest_log::{GuestLog, Stream};
+use crate::guest_log::GuestLog;
+use crate::shared::Shared;
 use crate::store::State;
 pub(crate) use outgoing::Outgoing;
+use outgoing::{Admitted, Failure, Report, RequestBody, origin_of};
 pub use outgoing::{HttpGrant, Origin};
 pub use page::PageError;
 pub(crate) use page::PageLimits;
 
+mod error_code;
 mod outgoing;
 mod page;
 
 /// The size of the headers that a guest may collect, as they are in memory: about 16 KiB on the wire, what servers accept.
 const MAX_HEADER_BYTES: usize = 32 * 1024;
 
-/// What one instance has for HTTP.
+/// What one instance has for HTTP. Dropped before what the guest left behind unfinished.
 pub(crate) struct HttpState {
     context: WasiHttpCtx,
-    hooks: Refuse,
+    hooks: Hooks,
 }
 
 impl HttpState {
-    pub(crate) fn new(log: Arc<GuestLog>) -> Self {
+    pub(crate) fn new(shared: &Shared) -> Self {
         let mut context = WasiHttpCtx::new();
         context.set_field_size_limit(MAX_HEADER_BYTES);
-        Self { context, hooks: Refuse { log } }
+        let hooks = Hooks { log: shared.log.clone(), outgoing: shared.outgoing.clone(), alive: Arc::new(()) };
+        Self { context, hooks }
     }
 }
 
 pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
+    error_code::link(linker)
 }
 
 impl WasiHttpView for State {
@@ -47,29 +52,54 @@ impl WasiHttpView for State {
     }
 }
 
-/// Sends no request.
-struct Refuse {
+/// Sends the requests of one instance, or refuses them.
+struct Hooks {
     log: Arc<GuestLog>,
+    outgoing: Option<Outgoing>,
+    /// There as long as the instance is.
+    alive: Arc<()>,
 }
 
-type Sent = Result<(http::Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>), Error>;
+impl Hooks {
+    fn admit(
+        &self,
+        request: Request<WasiBody>,
+        options: Option<RequestOptions>,
+    ) -> Result<Admitted, Failure> {
+        // Without a grant, too, the body is read: see `RequestBody`.
+        let limit = self.outgoing.as_ref().map_or(0, Outgoing::max_request_bytes);
+        let request = request.map(|body| RequestBody::new(body, limit, Arc::downgrade(&self.alive)));
+        match &self.outgoing {
+            Some(outgoing) => outgoing.admit(request, options),
+            None => Err(Failure::NoGrant(origin_of(request.uri())?)),
+        }
+    }
+}
 
-impl WasiHttpHooks for Refuse {
+type Answer = (Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>);
+
+impl WasiHttpHooks for Hooks {
     fn send_request(
         &mut self,
         request: Request<WasiBody>,
-        _options: Option<RequestOptions>,
+        options: Option<RequestOptions>,
         _sent: Box<dyn Future<Output = Result<(), Error>> + Send>,
-    ) -> Box<dyn Future<Output = Sent> + Send> {
-        self.log.line(Stream::Host, "refused an outgoing HTTP request: this receiver has no grant for it");
+    ) -> Box<dyn Future<Output = Result<Answer, Error>> + Send> {
+        let counter = self.outgoing.as_ref().map(Outgoing::failure_counter);
+        let report = Report::new(self.log.clone(), counter, &request);
+        // Whether there is room is decided in the order in which the guest asks.
+        let admitted = self.admit(request, options);
         Box::new(async move {
-            // Guests written in JavaScript abort when the body of a request is dropped unread. Reading ends with the body,
-            // or with the guest's store, which holds its other end.
-            tokio::spawn(async move {
-                let mut body = request.into_body();
-                while body.frame().await.is_some_and(|frame| frame.is_ok()) {}
-            });
-            Err(Error::HttpRequestDenied)
+            let answered = match admitted {
+                Ok(admitted) => admitted.send(report.clone()).await,
+                Err(failure) => Err(failure),
+            };
+            let (response, watch) = answered.map_err(|failure| report.failed(&failure))?;
+            let watch = async move {
+                watch.run().await;
+                Ok(())
+            };
+            Ok((response, Box::new(watch) as Box<_>))
         })
     }
 }

@@ -225,6 +225,16 @@ impl Receiver {
         self.inner.shared.keyvalue.as_ref()?.used()
     }
 
+    /// Requests to the outside that are under way, if it has the grant.
+    pub fn outgoing_in_flight(&self) -> Option<usize> {
+        self.inner.shared.outgoing.as_ref().map(Outgoing::in_flight)
+    }
+
+    /// Requests to the outside that were refused or failed since it was loaded, if it has the grant.
+    pub fn outgoing_failed(&self) -> Option<u64> {
+        self.inner.shared.outgoing.as_ref().map(Outgoing::failed)
+    }
+
     pub(crate) fn host(&self) -> &Host {
         &self.inner.host
     }

@@ -27,9 +27,10 @@ pub(crate) const HOST_CALL_GRACE: Duration = Duration::from_millis(50);
 
 /// What the host keeps for one instance.
 pub(crate) struct State {
+    // Before the table: see `HttpState`.
+    pub(crate) http: HttpState,
     pub(crate) table: ResourceTable,
     pub(crate) wasi: WasiCtx,
-    pub(crate) http: HttpState,
     pub(crate) shared: Arc<Shared>,
     memory: MemoryLimiter,
     stdout: Output,
@@ -44,7 +45,7 @@ pub(crate) fn new_store(engine: &Engine, shared: &Arc<Shared>) -> Store<State> {
     let state = State {
         table: wasi::table(shared.resources),
         wasi: wasi::context(&stdout, &stderr, shared),
-        http: HttpState::new(shared.log.clone()),
+        http: HttpState::new(shared),
         shared: shared.clone(),
         memory: MemoryLimiter::new(shared.memory),
         stdout,
