@@ -116,7 +116,7 @@ pub fn printed(log: &Log) -> Vec<String> {
     let lines = log.guest_lines();
     let text =
         |line: &String| Some(line.strip_prefix("INFO guest: ")?.split(" receiver.name=").next()?.to_owned());
-    lines.iter().map(|line| text(line).unwrap_or_else(|| panic!("not printed: {line}"))).collect()
+    lines.iter().map(|line| text(line).ok_or(line).unwrap()).collect()
 }
 
 /// Collects what this thread logs while it lives.
