@@ -15,9 +15,10 @@
 //! - A change may be told twice, never half.
 //!
 //! How: whatever is put into a topic is decided and enqueued under the topic's lock, with room reserved before, so that nothing
-//! waits while it is held. The locks of the [`table`] are taken within it. A record counts as told from then on, for the queue
-//! keeps its order; if it is not stored after all, the topic counts as untold, and messages that relied on it and were stored
-//! are the one exception to the first rule.
+//! waits while it is held: shared by messages whose agents the topic knows to be active, which are nearly all, and alone by
+//! whatever tells something. The locks of the [`table`] are taken within it. A record counts as told from then on, for the
+//! queue keeps its order; if it is not stored after all, the topic counts as untold, and messages that relied on it and were
+//! stored are the one exception to the first rule.
 //!
 //! At most `presence.max-agents` are remembered. The one that has been inactive the longest is forgotten for a new one; if
 //! all are active, messages of a new one are served without any record of it.
@@ -28,11 +29,11 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use tokio_util::task::TaskTracker;
-use wharf_log::{AppendError, Durability, Lane, LaneSet, Pending, Record, Topic};
+use wharf_log::{AppendError, Durability, Lane, LaneSet, Pending, Record, Room, Topic};
 use wharf_protocol::{AgentId, PresenceRecord};
 
 use crate::unix_time::unix_milliseconds;
@@ -65,8 +66,8 @@ pub struct Presence {
 struct Told {
     topic: Topic,
     durability: Durability,
-    /// Held while it is decided what is enqueued next.
-    order: Mutex<()>,
+    /// Held while it is decided what is enqueued next; alone by whoever tells something.
+    order: RwLock<()>,
 }
 
 /// Messages of one agent that follow each other in an append.
@@ -86,7 +87,7 @@ impl Presence {
         max_agents: usize,
         numbers: Numbers,
     ) -> Presence {
-        let told = |(topic, durability)| Told { topic, durability, order: Mutex::new(()) };
+        let told = |(topic, durability)| Told { topic, durability, order: RwLock::new(()) };
         Presence {
             timeout,
             table: Table::new(max_agents, numbers.clone()),
@@ -121,7 +122,7 @@ impl Presence {
         connection: &Connection,
         wait: Duration,
     ) -> Result<Queued, AppendError> {
-        let told = self.topics.get(topic).ok_or_else(|| AppendError::Closed { topic: topic.to_string() })?;
+        let told = self.topics.get(topic).ok_or_else(|| unknown(topic))?;
         let bytes = Record::room(&records) + presence_room(senders.iter().map(|sender| &sender.agent));
         let room = match told.topic.try_reserve(bytes) {
             Ok(room) => room,
@@ -136,13 +137,31 @@ impl Presence {
                 }
             }
         };
-        let seen = seen(connection);
+        self.enqueue(topic, room, records, senders, &seen(connection))
+    }
+
+    fn enqueue(
+        self: &Arc<Self>,
+        topic: TopicIndex,
+        room: Room<'_>,
+        records: Vec<Record>,
+        senders: &[Sender],
+        seen: &Seen,
+    ) -> Result<Queued, AppendError> {
+        let told = self.topics.get(topic).ok_or_else(|| unknown(topic))?;
+        let mut on_the_way = OnTheWay { presence: self.clone(), topic, agents: Vec::new() };
+        {
+            let _shared = told.order.read().unwrap_or_else(PoisonError::into_inner);
+            if senders.iter().all(|sender| self.table.touch_told(&sender.agent, seen, topic)) {
+                return Ok(Queued { pending: room.enqueue(records)?, on_the_way });
+            }
+        }
         let mut changes = Vec::new();
         let mut came_back = Vec::new();
-        let (pending, on_the_way) = {
-            let _order = told.order.lock().unwrap_or_else(PoisonError::into_inner);
+        let pending = {
+            let _alone = told.order.write().unwrap_or_else(PoisonError::into_inner);
             for Sender { agent, first } in senders {
-                let touched = self.table.touch(agent, &seen, Some(topic));
+                let touched = self.table.touch(agent, seen, Some(topic));
                 if touched.tell {
                     changes.push((*first, agent.clone()));
                 }
@@ -150,13 +169,10 @@ impl Presence {
                     came_back.push(agent.clone());
                 }
             }
-            let agents = changes.iter().map(|(_, agent)| agent.clone()).collect();
-            let on_the_way = OnTheWay { presence: self.clone(), topic, agents };
-            (room.enqueue(weave(records, &changes))?, on_the_way)
+            on_the_way.agents = changes.iter().map(|(_, agent)| agent.clone()).collect();
+            room.enqueue(weave(records, &changes))?
         };
-        if !came_back.is_empty() {
-            self.tell(came_back.iter().flat_map(|agent| self.table.due(agent)).collect());
-        }
+        self.tell(came_back.iter().flat_map(|agent| self.table.due(agent)).collect());
         Ok(Queued { pending, on_the_way })
     }
 
@@ -203,7 +219,7 @@ impl Presence {
         let mut on_the_way = OnTheWay { presence: self.clone(), topic, agents: Vec::new() };
         let mut records = Vec::new();
         let pending = {
-            let _order = told.order.lock().unwrap_or_else(PoisonError::into_inner);
+            let _alone = told.order.write().unwrap_or_else(PoisonError::into_inner);
             let at = unix_milliseconds();
             for Due { agent, .. } in due {
                 if let Some(active) = self.table.tell(agent, topic) {
@@ -267,6 +283,11 @@ impl Drop for OnTheWay {
             self.presence.table.told(agent, self.topic, false);
         }
     }
+}
+
+/// Indices come from [`Presence::topics`], so that this is never seen.
+fn unknown(topic: TopicIndex) -> AppendError {
+    AppendError::Closed { topic: topic.to_string() }
 }
 
 fn seen(connection: &Connection) -> Seen {

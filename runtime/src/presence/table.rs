@@ -111,6 +111,13 @@ impl Agent {
         Agent { active: false, seen, uses: Vec::new(), idle: None }
     }
 
+    fn see(&mut self, seen: &Seen) {
+        if !Arc::ptr_eq(&self.seen.clock, &seen.clock) {
+            self.seen.clock = seen.clock.clone();
+        }
+        self.seen.at = seen.at;
+    }
+
     fn topic(&mut self, topic: TopicIndex) -> Option<&mut Use> {
         self.uses.iter_mut().find(|using| using.topic == topic)
     }
@@ -159,13 +166,21 @@ impl Table {
         self.touch_known(id, seen, topic).unwrap_or_default()
     }
 
+    /// Counts a message of an agent that the topic knows to be active; gives whether it is so. It changes nothing else.
+    pub fn touch_told(&self, id: &AgentId, seen: &Seen, topic: TopicIndex) -> bool {
+        let mut part = self.part(id);
+        let Some(agent) = part.agents.get_mut(id) else { return false };
+        let told = agent.active && agent.topic(topic).is_some_and(|using| using.told == Some(true));
+        if told {
+            agent.see(seen);
+        }
+        told
+    }
+
     fn touch_known(&self, id: &AgentId, seen: &Seen, topic: Option<TopicIndex>) -> Option<Touched> {
         let mut part = self.part(id);
         let agent = part.agents.get_mut(id)?;
-        if !Arc::ptr_eq(&agent.seen.clock, &seen.clock) {
-            agent.seen.clock = seen.clock.clone();
-        }
-        agent.seen.at = seen.at;
+        agent.see(seen);
         let tell = match topic {
             Some(topic) => agent.topic(topic).is_none_or(|using| using.told != Some(true)),
             None => false,
