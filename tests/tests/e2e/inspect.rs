@@ -79,6 +79,14 @@ async fn a_receiver_that_needs_nothing() {
 }
 
 #[tokio::test]
+async fn a_receiver_that_imports_all_that_there_is() {
+    let finished = inspect(&files::component("tour"), &[]).await;
+    assert_eq!(finished.code, Some(0), "{}", finished.stdout);
+    let verdict = "\nWharf can run it if its config has `keyvalue = true` and `live = true`.\n";
+    assert!(finished.stdout.ends_with(verdict), "{}", finished.stdout);
+}
+
+#[tokio::test]
 async fn a_receiver_as_json() {
     let file = files::guest("page");
     let (code, found) = inspect_json(&file).await;

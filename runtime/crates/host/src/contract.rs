@@ -125,7 +125,7 @@ impl Contract {
                     .into(),
             );
         }
-        let later = self.exports.iter().filter(|export| export.is_from_the_future());
+        let later = self.exports.iter().filter(|export| export.is_of_later_version());
         warnings.extend(
             later.map(|export| {
                 format!("it exports `{}`, which this version of Wharf never calls", export.name)

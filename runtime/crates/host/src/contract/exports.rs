@@ -50,7 +50,7 @@ impl Export {
     }
 
     /// Whether a later version of Wharf may call it.
-    pub(super) fn is_from_the_future(&self) -> bool {
+    pub(super) fn is_of_later_version(&self) -> bool {
         !self.called && self.name.starts_with("wharf:receiver/")
     }
 }

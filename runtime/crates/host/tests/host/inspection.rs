@@ -15,8 +15,7 @@ async fn inspect_text(text: &str) -> Inspection {
 }
 
 fn standing(inspection: &Inspection, start: &str) -> Standing {
-    let found = inspection.imports.iter().find(|import| import.name.starts_with(start));
-    found.unwrap_or_else(|| panic!("{start} is not in {inspection:?}")).standing
+    inspection.imports.iter().find(|import| import.name.starts_with(start)).unwrap().standing
 }
 
 #[tokio::test]
