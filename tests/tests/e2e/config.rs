@@ -133,7 +133,7 @@ async fn a_value_out_of_bounds_is_refused_and_the_bounds_named() {
 }
 
 #[tokio::test]
-async fn a_component_that_cannot_be_a_receiver_is_refused() {
+pub async fn a_component_that_cannot_be_a_receiver_is_refused() {
     let site = Site::new(Config::new());
     let write = |name: &str, bytes: &[u8]| {
         let path = site.path().join(name);

@@ -7,6 +7,8 @@ mod connections;
 mod docs;
 mod durability;
 mod frames;
+mod guests;
+mod hostile;
 mod inspect;
 mod output;
 mod overload;

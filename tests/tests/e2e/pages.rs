@@ -25,7 +25,7 @@ fn assert_secured(answer: &Answered) {
 }
 
 #[tokio::test]
-async fn pages_are_listed_and_served() {
+pub async fn pages_are_listed_and_served() {
     let server = Site::new(config()).start().await;
     let announced = server.stdout.wait_for(&["page "]).await;
     assert_eq!(announced, format!("page http://{}/r/page/", server.agents));

@@ -50,7 +50,7 @@ async fn what_an_agent_says_about_a_message_reaches_the_receiver() {
 }
 
 #[tokio::test]
-async fn each_receiver_gets_its_types_and_each_message_once() {
+pub async fn each_receiver_gets_its_types_and_each_message_once() {
     let recorder = files::guest("recorder");
     let server = Site::new(
         Config::new()

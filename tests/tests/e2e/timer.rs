@@ -11,7 +11,7 @@ fn ticking() -> Config {
 }
 
 #[tokio::test]
-async fn a_receiver_ticks_without_messages_and_on_one_of_its_instances() {
+pub async fn a_receiver_ticks_without_messages_and_on_one_of_its_instances() {
     let server = Site::new(ticking().set("receivers.watcher.instances", 4)).start().await;
     let began = std::time::Instant::now();
     let ticks = eventually("ten ticks", async || {
