@@ -15,7 +15,7 @@ use wharf_log::{Durability, LaneSet, ReadError};
 use wharf_protocol::{AgentId, Record};
 use wharf_state::{KnownAgent, State, StateError, UsedTopic};
 
-use super::table::{Snapshot, TopicIndex};
+use super::table::{Known, Snapshot, TopicIndex};
 use super::{Presence, Told, seen};
 
 /// Sweeps within one time-out: an agent is noticed to be inactive at most a tenth of the time-out late.
@@ -103,11 +103,7 @@ impl Presence {
     }
 
     /// A topic that an agent has used, if it is still there, with what it was told.
-    fn restored(
-        &self,
-        used: UsedTopic,
-        reflected: &HashMap<String, u64>,
-    ) -> Option<(TopicIndex, Option<bool>)> {
+    fn restored(&self, used: UsedTopic, reflected: &HashMap<String, u64>) -> Option<Known> {
         let (topic, told) =
             self.topics.iter().enumerate().find(|(_, told)| told.topic.name() == used.name)?;
         let known = match told.durability {
@@ -275,12 +271,7 @@ impl Saver {
     }
 }
 
-fn known_agent(
-    agent: &AgentId,
-    active: bool,
-    uses: &[(TopicIndex, Option<bool>)],
-    names: &[String],
-) -> KnownAgent {
+fn known_agent(agent: &AgentId, active: bool, uses: &[Known], names: &[String]) -> KnownAgent {
     let topics =
         uses.iter().filter_map(|&(topic, told)| Some(UsedTopic { name: names.get(topic)?.clone(), told }));
     KnownAgent { id: agent.as_str().to_owned(), active, topics: topics.collect() }

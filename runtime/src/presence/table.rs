@@ -26,6 +26,9 @@ const UNSAVED_FACTOR: usize = 2;
 /// The place of a topic among the configured ones.
 pub type TopicIndex = usize;
 
+/// A topic and what it was told of an agent, if that is certain.
+pub type Known = (TopicIndex, Option<bool>);
+
 /// The numbers that operators see.
 #[derive(Clone, Debug, Default)]
 pub struct Numbers {
@@ -66,8 +69,8 @@ pub struct Due {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
     pub agent: AgentId,
-    /// Whether it is active, and its topics with what was told there, if that is certain.
-    pub known: Option<(bool, Vec<(TopicIndex, Option<bool>)>)>,
+    /// Whether it is active, and the topics that it has used.
+    pub known: Option<(bool, Vec<Known>)>,
 }
 
 #[derive(Debug)]
@@ -253,13 +256,7 @@ impl Table {
     }
 
     /// Puts back an agent of an earlier run. Gives whether there was room.
-    pub fn restore(
-        &self,
-        id: &AgentId,
-        seen: &Seen,
-        active: bool,
-        uses: Vec<(TopicIndex, Option<bool>)>,
-    ) -> bool {
+    pub fn restore(&self, id: &AgentId, seen: &Seen, active: bool, uses: Vec<Known>) -> bool {
         if !self.make_room() {
             self.part(id).unsaved.insert(id.clone());
             return false;
