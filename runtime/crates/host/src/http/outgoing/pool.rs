@@ -1,7 +1,7 @@
 //! Connections of one receiver that may serve more requests, each of its own origin only (HTTP/1.1 keep-alive).
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use hyper::client::conn::http1::{self, SendRequest};
@@ -25,10 +25,20 @@ const MAX_SETTLE: Duration = Duration::from_secs(1);
 /// The largest head of an answer in bytes: what servers accept of a request's.
 pub(super) const MAX_ANSWER_HEAD: usize = 16 * 1024;
 
+/// What a connection may hold of bytes that were read, or that are to be written: enough to fill a fast line.
+const MAX_BUFFER: usize = 64 * 1024;
+
 /// Connections that wait for a request.
 pub(super) struct Pool {
     max_per_origin: usize,
-    idle: Mutex<HashMap<Origin, Vec<Idle>>>,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    idle: HashMap<Origin, Vec<Idle>>,
+    /// Whether a task looks after those that are idle for too long.
+    is_swept: bool,
 }
 
 struct Idle {
@@ -47,13 +57,13 @@ pub(super) struct Connection {
 
 impl Pool {
     pub(super) fn new(max_per_origin: usize) -> Self {
-        Self { max_per_origin, idle: Mutex::default() }
+        Self { max_per_origin, waiting: Mutex::default() }
     }
 
     /// A connection to this origin that waits for a request: the last that was used, so that others may fall out of use.
     pub(super) fn take(&self, origin: &Origin) -> Option<Connection> {
-        let mut idle = self.idle();
-        let of_origin = idle.get_mut(origin)?;
+        let mut waiting = self.waiting();
+        let of_origin = waiting.idle.get_mut(origin)?;
         while let Some(Idle { mut connection, since }) = of_origin.pop() {
             if since.elapsed() < MAX_IDLE && connection.sender.is_ready() {
                 connection.reused = true;
@@ -65,46 +75,55 @@ impl Pool {
 
     /// Keeps a connection that has given an answer, if it can serve another request.
     pub(super) fn park(self: Arc<Self>, mut connection: Connection) {
-        let ready = connection.sender.is_ready();
-        if ready {
+        if connection.sender.is_ready() {
             self.put(connection);
-            tokio::spawn(expire(Arc::downgrade(&self)));
             return;
         }
         let pool = Arc::downgrade(&self);
         tokio::spawn(async move {
-            if !matches!(timeout(MAX_SETTLE, connection.sender.ready()).await, Ok(Ok(()))) {
-                return;
+            let is_ready = matches!(timeout(MAX_SETTLE, connection.sender.ready()).await, Ok(Ok(())));
+            if let Some(pool) = pool.upgrade().filter(|_| is_ready) {
+                pool.put(connection);
             }
-            match pool.upgrade() {
-                Some(alive) => alive.put(connection),
-                None => return,
-            }
-            expire(pool).await;
         });
     }
 
-    fn put(&self, connection: Connection) {
-        let mut idle = self.idle();
-        let of_origin = idle.entry(connection.origin.clone()).or_default();
+    fn put(self: Arc<Self>, connection: Connection) {
+        let mut waiting = self.waiting();
+        let of_origin = waiting.idle.entry(connection.origin.clone()).or_default();
         if of_origin.len() < self.max_per_origin {
             of_origin.push(Idle { connection, since: Instant::now() });
         }
+        if !waiting.is_swept {
+            waiting.is_swept = true;
+            tokio::spawn(sweep(Arc::downgrade(&self)));
+        }
     }
 
-    fn idle(&self) -> MutexGuard<'_, HashMap<Origin, Vec<Idle>>> {
+    /// Closes the connections that are idle for too long. Gives whether there are others.
+    fn expire(&self) -> bool {
+        let mut waiting = self.waiting();
+        waiting.idle.retain(|_, of_origin| {
+            of_origin.retain(|idle| idle.since.elapsed() < MAX_IDLE && !idle.connection.sender.is_closed());
+            !of_origin.is_empty()
+        });
+        waiting.is_swept = !waiting.idle.is_empty();
+        waiting.is_swept
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
         // What is idle is valid at any moment, so a panic elsewhere does not spoil it.
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Closes, once they are old enough, the connections that are idle now.
-async fn expire(pool: std::sync::Weak<Pool>) {
-    sleep(MAX_IDLE).await;
-    let Some(pool) = pool.upgrade() else { return };
-    let mut idle = pool.idle();
-    for of_origin in idle.values_mut() {
-        of_origin.retain(|idle| idle.since.elapsed() < MAX_IDLE && !idle.connection.sender.is_closed());
+/// Runs while there are idle connections. None is kept for longer than twice its time.
+async fn sweep(pool: Weak<Pool>) {
+    loop {
+        sleep(MAX_IDLE).await;
+        if !pool.upgrade().is_some_and(|pool| pool.expire()) {
+            return;
+        }
     }
 }
 
@@ -113,6 +132,7 @@ impl Connection {
     pub(super) async fn start(origin: Origin, stream: Box<dyn Stream>) -> Result<Self, Failure> {
         let (sender, connection) = http1::Builder::new()
             .max_header_size(MAX_ANSWER_HEAD)
+            .max_buf_size(MAX_BUFFER)
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|_| Failure::NoAnswer)?;
