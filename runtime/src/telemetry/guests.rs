@@ -59,6 +59,19 @@ impl Collector for Guests {
         });
         let help = "Bytes that a receiver uses of its key-value store";
         family(&mut encoder, "guest_keyvalue_bytes", help, stored.collect())?;
+        let sending = receivers.iter().filter_map(|receiver| {
+            // Never more than a few thousand.
+            let requests = receiver.outgoing_in_flight()? as f64;
+            Some((labels(receiver.name(), Vec::new()), MetricValue::Gauge(requests)))
+        });
+        let help = "HTTP requests of a receiver that are under way";
+        family(&mut encoder, "guest_requests_in_flight", help, sending.collect())?;
+        let failed = receivers.iter().filter_map(|receiver| {
+            let failed = receiver.outgoing_failed()?;
+            Some((labels(receiver.name(), Vec::new()), MetricValue::Counter(failed)))
+        });
+        let help = "HTTP requests of a receiver that were refused or failed";
+        family(&mut encoder, "guest_requests_failed", help, failed.collect())?;
 
         let metrics = receivers.iter().map(|receiver| (receiver.name().to_owned(), receiver.metrics()));
         for (name, series) in families(metrics) {

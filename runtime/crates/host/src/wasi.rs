@@ -38,7 +38,24 @@ pub(crate) fn context(stdout: &Output, stderr: &Output, shared: &Shared) -> Wasi
 pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     p2::add_to_linker_async(linker)?;
     files::link(linker)?;
+    link_error(linker)?;
     link_write(linker)
+}
+
+/// Gives a guest the text of an error and no more: the engine's own function gives the whole chain and, when the server runs with
+/// `RUST_BACKTRACE`, a backtrace of the server.
+fn link_error(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    linker.allow_shadowing(true);
+    linker.instance("wasi:io/error@0.2.12")?.func_wrap("[method]error.to-debug-string", to_debug_string)?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+fn to_debug_string(
+    store: StoreContextMut<'_, State>,
+    (error,): (Resource<wasmtime::Error>,),
+) -> wasmtime::Result<(String,)> {
+    Ok((store.data().table.get(&error)?.to_string(),))
 }
 
 /// Puts a bound before the one function of `wasi:io` that has none: a guest may write no more at once than the stream says

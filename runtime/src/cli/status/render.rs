@@ -14,8 +14,15 @@ pub struct Status {
     uptime_seconds: f64,
     ready: bool,
     connections: u64,
+    agents: Agents,
     types: Vec<DataType>,
     receivers: Vec<Receiver>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Agents {
+    active: u64,
+    known: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -55,11 +62,13 @@ const DIGEST_CHARACTERS: usize = 12;
 pub fn table(status: &Status) -> String {
     let uptime = Duration::try_from_secs_f64(status.uptime_seconds).unwrap_or_default();
     let mut text = format!(
-        "wharf {}, {}, up {}, {}\n",
+        "wharf {}, {}, up {}, {}, {} active of {} known\n",
         printable(&status.version),
         if status.ready { "ready" } else { "not ready" },
         humantime::format_duration(Duration::from_secs(uptime.as_secs())),
         counted(status.connections, "connection"),
+        counted(status.agents.active, "agent"),
+        status.agents.known,
     );
     text.push('\n');
     text.push_str(&types(&status.types));
@@ -145,7 +154,7 @@ mod tests {
     #[test]
     fn a_status_becomes_two_tables() {
         let status = serde_json::from_str(
-            r#"{"version":"0.1.0","uptime_seconds":93784.31,"ready":true,"connections":3,"later":{"more":1},
+            r#"{"version":"0.1.0","uptime_seconds":93784.31,"ready":true,"connections":3,"agents":{"active":2,"known":7},"later":{"more":1},
                 "types":[
                   {"name":"ethereum_metrics","durability":"fsync","start":0,"end":1204,"accepted":1204,"new":1},
                   {"name":"system_metrics","durability":"memory","start":12,"end":13,"accepted":1}],
@@ -159,7 +168,7 @@ mod tests {
         )
         .unwrap();
         insta::assert_snapshot!(table(&status), @"
-        wharf 0.1.0, ready, up 1day 2h 3m 4s, 3 connections
+        wharf 0.1.0, ready, up 1day 2h 3m 4s, 3 connections, 2 agents active of 7 known
 
         DATA TYPE         DURABILITY  START   END  ACCEPTED
         ethereum_metrics  fsync           0  1204      1204
@@ -176,11 +185,11 @@ mod tests {
     #[test]
     fn a_server_without_receivers_shows_the_heads() {
         let status = serde_json::from_str(
-            r#"{"version":"0.1.0","uptime_seconds":0.2,"ready":false,"connections":1,"types":[],"receivers":[]}"#,
+            r#"{"version":"0.1.0","uptime_seconds":0.2,"ready":false,"connections":1,"agents":{"active":1,"known":1},"types":[],"receivers":[]}"#,
         )
         .unwrap();
         insta::assert_snapshot!(table(&status), @"
-        wharf 0.1.0, not ready, up 0s, 1 connection
+        wharf 0.1.0, not ready, up 0s, 1 connection, 1 agent active of 1 known
 
         DATA TYPE  DURABILITY  START  END  ACCEPTED
 
