@@ -11,7 +11,10 @@ pub fn count(agent: &str) -> Result<i64, String> {
     atomics::increment(&bucket, "total", 1).map_err(failed)?;
     let count = atomics::increment(&bucket, &format!("agent/{agent}"), 1).map_err(failed)?;
     // Several keys in one call, which is one write.
-    let notes = [("last-agent".to_owned(), agent.as_bytes().to_vec()), ("last-count".to_owned(), count.to_string().into())];
+    let notes = [
+        ("last-agent".to_owned(), agent.as_bytes().to_vec()),
+        ("last-count".to_owned(), count.to_string().into()),
+    ];
     batch::set_many(&bucket, &notes).map_err(failed)?;
     Ok(count)
 }

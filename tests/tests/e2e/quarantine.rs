@@ -91,7 +91,11 @@ async fn a_receiver_whose_init_fails_is_quarantined() {
     let server = Site::new(config).start().await;
     state(&server, "init", "quarantined").await;
     let metrics = server.metrics().await;
-    assert_eq!(metrics.get(r#"wharf_receiver_faults_total{receiver="init",kind="init"}"#), 5.0, "{metrics:#?}");
+    assert_eq!(
+        metrics.get(r#"wharf_receiver_faults_total{receiver="init",kind="init"}"#),
+        5.0,
+        "{metrics:#?}"
+    );
 }
 
 #[tokio::test]

@@ -18,7 +18,8 @@ async fn sink() -> (String, mpsc::UnboundedReceiver<String>) {
         while let Ok((mut socket, _)) = listener.accept().await {
             let mut request = Vec::new();
             // The body is short and the only thing with braces, so it tells where the request ends.
-            while !request.contains(&b'}') && socket.read_buf(&mut request).await.is_ok_and(|read| read > 0) {}
+            while !request.contains(&b'}') && socket.read_buf(&mut request).await.is_ok_and(|read| read > 0) {
+            }
             let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
             socket.write_all(answer).await.unwrap();
             sender.send(String::from_utf8(request).unwrap()).unwrap();
