@@ -19,9 +19,13 @@ pub use outgoing::{HttpGrant, Origin};
 pub use page::PageError;
 pub(crate) use page::PageLimits;
 
+mod bounds;
 mod error_code;
 mod outgoing;
 mod page;
+
+/// The interface as the engine's implementation links it.
+const INTERFACE: &str = "wasi:http/types@0.2.12";
 
 /// The size of the headers that a guest may collect, as they are in memory: about 16 KiB on the wire, what servers accept.
 const MAX_HEADER_BYTES: usize = 32 * 1024;
@@ -43,6 +47,7 @@ impl HttpState {
 
 pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
+    bounds::link(linker)?;
     error_code::link(linker)
 }
 
@@ -79,6 +84,10 @@ impl Hooks {
 type Answer = (Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>);
 
 impl WasiHttpHooks for Hooks {
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        bounds::BODY_CHUNK
+    }
+
     fn send_request(
         &mut self,
         request: Request<WasiBody>,
@@ -101,5 +110,28 @@ impl WasiHttpHooks for Hooks {
             };
             Ok((response, Box::new(watch) as Box<_>))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use wasmtime_wasi_http::p2::body::{HostOutgoingBody, StreamContext};
+
+    use super::*;
+
+    #[test]
+    fn a_body_that_nobody_reads_keeps_little() {
+        let log = Arc::new(GuestLog::new("test".into(), 100));
+        let mut hooks = Hooks { log, outgoing: None, alive: Arc::default() };
+        let (chunks, size) = (hooks.p2_outgoing_body_buffer_chunks(), hooks.p2_outgoing_body_chunk_size());
+        let (mut body, _unread) = HostOutgoingBody::new(StreamContext::Request, None, chunks, size);
+        let mut stream = body.take_output_stream().unwrap();
+        let mut kept = 0;
+        while let room @ 1.. = stream.check_write().unwrap() {
+            stream.write(Bytes::from(vec![0; room])).unwrap();
+            kept += room;
+        }
+        assert!((1024..=32 * 1024).contains(&kept), "{kept} bytes are kept");
     }
 }

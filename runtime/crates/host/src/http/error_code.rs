@@ -7,10 +7,8 @@ use wasmtime_wasi::p2::IoError;
 use wasmtime_wasi_http::Error;
 use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
 
+use super::INTERFACE;
 use crate::store::State;
-
-/// The interface as the engine's implementation links it.
-const INTERFACE: &str = "wasi:http/types@0.2.12";
 
 /// Puts our implementation before the one that is linked already.
 pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {

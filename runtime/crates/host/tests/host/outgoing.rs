@@ -108,6 +108,17 @@ async fn a_body_is_sent_with_and_without_a_known_length() {
 }
 
 #[tokio::test]
+async fn a_request_that_is_not_sent_is_small() {
+    let mut fetcher = Fetcher::new(&["http://127.0.0.1:9"]).await;
+    let method = |length| format!(r#""method":"{}","url":"http://127.0.0.1:8""#, "M".repeat(length));
+    assert_eq!(fetcher.send(&method(64)).await, "ErrorCode::HttpRequestDenied");
+    assert_eq!(fetcher.send(&method(65)).await, "method refused");
+    let host = |length| format!("http://{}", "a".repeat(length));
+    assert_eq!(fetcher.get(&host(512)).await, "ErrorCode::HttpRequestUriInvalid");
+    assert_eq!(fetcher.get(&host(513)).await, "authority refused");
+}
+
+#[tokio::test]
 async fn without_a_grant_everything_is_refused() {
     let mut server = Server::start().await;
     let mut fetcher = Fetcher::load(None).await;
