@@ -8,8 +8,8 @@
 //! |---|---|
 //! | an empty list | every message is finished |
 //! | failures | messages not listed are finished; a `retry` is delivered again, alone, after a pause; a `reject` is logged and skipped |
-//! | a fault: trap, deadline, memory, an answer that can't be right | the instance is made anew and the messages are delivered one at a time, with pauses; one that faults alone `max-attempts` times is logged and skipped |
-//! | a time-out in a host call | the same, but it does not count against the message |
+//! | a fault: trap, deadline, memory, an answer that can't be right | the instance is made anew and the messages are delivered again by halves, the left one first, until the one that faults is alone; one that faults alone `max-attempts` times, with pauses, is logged and skipped |
+//! | a time-out in a host call | the instance is made anew and all of them are delivered again after a pause; nothing counts against them |
 //!
 //! Changes of presence are delivered in the same way, to components that want to know; ticks come between batches. Before
 //! every call the receiver's [breaker] is asked.

@@ -100,6 +100,30 @@ impl Batch {
         changes.into_iter().map(single).collect()
     }
 
+    /// Takes the messages out as a batch that is delivered again.
+    pub fn take_again(&mut self) -> Batch {
+        let mut again = Batch::new(self.source, &self.data_type);
+        std::mem::swap(&mut again.given, &mut self.given);
+        std::mem::swap(&mut again.lanes, &mut self.lanes);
+        if let Given::Messages(batch) = &mut again.given {
+            for message in &mut batch.messages {
+                message.redelivery = Redelivery::Again;
+            }
+        }
+        again
+    }
+
+    /// Leaves the first half of the messages and gives the others, which are at least as many.
+    pub fn split_off_half(&mut self) -> Batch {
+        let mut right = Batch::new(self.source, &self.data_type);
+        let half = self.lanes.len() / 2;
+        right.lanes = self.lanes.split_off(half);
+        if let Given::Messages(batch) = &mut self.given {
+            right.given = Given::of(&self.data_type, batch.messages.split_off(half));
+        }
+        right
+    }
+
     /// Takes the messages out, each as a batch of its own, to be delivered again.
     pub fn take_singles(&mut self) -> Vec<Single> {
         let messages = match std::mem::replace(&mut self.given, Given::of(&self.data_type, Vec::new())) {
@@ -262,6 +286,16 @@ mod tests {
         let given = given(&[1, 2]);
         assert_eq!(said(&given, vec![failure(3)]).unwrap_err(), WrongAnswer::UnknownOffset(3));
         assert_eq!(said(&given, vec![failure(2), failure(2)]).unwrap_err(), WrongAnswer::DoubledOffset(2));
+    }
+
+    #[test]
+    fn halves_keep_the_order_and_every_message() {
+        let mut whole = batch(&[1, 2, 5, 9, 12]).take_again();
+        let mut right = whole.split_off_half();
+        let offsets =
+            |batch: &mut Batch| batch.take_singles().iter().map(|single| single.offset).collect::<Vec<_>>();
+        assert_eq!((offsets(&mut whole), offsets(&mut right)), (vec![1, 2], vec![5, 9, 12]));
+        assert_eq!((whole.len(), right.len()), (0, 0));
     }
 
     #[test]

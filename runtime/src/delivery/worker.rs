@@ -114,10 +114,10 @@ impl Worker {
 
     async fn step(&mut self) -> Result<(), Stopped> {
         match self.next().await? {
-            Next::Tick => self.caller.tick().await,
+            Next::Tick => self.tick().await,
             Next::Read(index) => {
                 let batch = self.next_batch(index).await?;
-                self.deliver(batch).await.inspect_err(|Stopped| self.status.interrupted())
+                self.deliver(batch).await
             }
         }
     }
@@ -168,6 +168,18 @@ impl Worker {
                 source.progress.advance(self.lanes, source.read_below());
             }
         }
+    }
+
+    async fn tick(&mut self) -> Result<(), Stopped> {
+        let began = Instant::now();
+        self.caller.tick().await?;
+        if let Some(ticks) = &mut self.ticks
+            && began.elapsed() >= ticks.period()
+        {
+            // The next one is due already, and would be so after each: messages would never have their turn.
+            ticks.reset();
+        }
+        Ok(())
     }
 
     async fn next_batch(&mut self, index: usize) -> Result<Batch, Stopped> {
@@ -236,17 +248,51 @@ impl Worker {
                 self.deliver_singly(changes, (alone && counts).then_some(what)).await?;
             }
         }
-        let alone = batch.len() == 1;
         if batch.len() > 0 {
-            match self.caller.call(&batch.given).await? {
-                Called::Answered(said) => self.settle(&mut batch, said).await?,
-                Called::Failed { what, counts } => {
-                    let messages = batch.take_singles();
-                    self.deliver_singly(messages, (alone && counts).then_some(what)).await?;
+            let settled = match self.caller.call(&batch.given).await? {
+                Called::Answered(said) => self.settle(&mut batch, said).await,
+                Called::Failed { what, counts } => self.divide(&mut batch, what, counts).await,
+            };
+            // From the first call on they were delivered; a stop before it leaves them as new as they were.
+            settled.inspect_err(|Stopped| self.status.interrupted())?;
+        }
+        self.finish_batch(&batch);
+        Ok(())
+    }
+
+    /// After a fault: delivers the batch again, the left half first and each half in the same way, until what can't be handled
+    /// is alone. A fault that is not of the messages divides nothing: they come again together, after a pause.
+    async fn divide(&mut self, batch: &mut Batch, what: String, counts: bool) -> Result<(), Stopped> {
+        let mut backoff = Backoff::new(self.settings.retry_pause, LONGEST_PAUSE);
+        let mut failed = Some((what, counts));
+        let mut parts = vec![batch.take_again()];
+        while let Some(mut part) = parts.pop() {
+            if part.len() <= 1 {
+                let failed = failed.take().and_then(|(what, counts)| counts.then_some(what));
+                self.deliver_singly(part.take_singles(), failed).await?;
+                continue;
+            }
+            let called = match failed.take() {
+                Some((what, counts)) => Called::Failed { what, counts },
+                None => self.caller.call(&part.given).await?,
+            };
+            match called {
+                Called::Answered(said) => {
+                    self.settle(&mut part, said).await?;
+                    for single in part.take_singles() {
+                        self.finish(&single);
+                    }
+                }
+                Called::Failed { counts: true, .. } => {
+                    let right = part.split_off_half();
+                    parts.extend([right, part]);
+                }
+                Called::Failed { counts: false, .. } => {
+                    or_stop(&self.stop, sleep(backoff.next_pause())).await?;
+                    parts.push(part);
                 }
             }
         }
-        self.finish_batch(&batch);
         Ok(())
     }
 
@@ -277,7 +323,7 @@ impl Worker {
         Ok(())
     }
 
-    /// After a fault of a whole batch: one message at a time, so that the one that can't be handled is found.
+    /// One at a time, so that the one that can't be handled is found.
     /// `failed_alone`: what went wrong, if the batch was a single message and that counts against it.
     async fn deliver_singly(
         &mut self,

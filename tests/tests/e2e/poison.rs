@@ -73,12 +73,35 @@ async fn a_message_that_traps_is_given_up_and_the_others_of_its_batch_are_handle
     for name in ["after", "next"] {
         wait_handled(&server, name).await;
     }
-    // Once with the others, then alone as often as the default says.
-    assert_eq!(panics(&server.log, 3), 1 + 3);
-    assert_eq!((handled(&server.log, "before"), handled(&server.log, "after")), (2, 1));
+    // Once with all the others, once with those of its half, then alone as often as the default says.
+    assert_eq!(panics(&server.log, 3), 2 + 3);
+    assert_eq!((handled(&server.log, "before"), handled(&server.log, "after")), (3, 1));
     assert_eq!(server.log.matching(&["ERROR", "skipped"]).len(), 1);
     let receiver = wait_done(&server, 3, 1).await;
     assert!(receiver["last_error"].as_str().unwrap().contains("offset 3"), "{receiver}");
+}
+
+#[tokio::test]
+async fn the_poison_among_many_messages_is_found_by_halving() {
+    let server = Site::new(puppet()).start().await;
+    first_message(&server, "a").await;
+    let calls: Vec<_> = (0..64)
+        .map(|number| match number {
+            41 => data("a", json!({ "do": "trap" })),
+            number => data("a", json!({ "name": number.to_string() })),
+        })
+        .collect();
+    send(&server, &calls).await;
+    wait_handled(&server, "63").await;
+    // The first message and its record come before these.
+    let offset = 2 + 41;
+    // In batches of 64, 32, 16, 8, 4 and 2, then alone as often as the default says.
+    assert_eq!(panics(&server.log, offset), 6 + 3);
+    assert_eq!(handled(&server.log, "0"), 2, "it was in no other batch that failed than the first");
+    let order: Vec<_> = (42..64).map(|number| json!({ "name": number.to_string() }).to_string()).collect();
+    let lines = server.log.guest_lines("puppet");
+    let last_of = |text: &String| lines.iter().rposition(|line| line.ends_with(text)).unwrap();
+    assert!(order.iter().map(last_of).is_sorted(), "{lines:#?}");
 }
 
 #[tokio::test]
@@ -240,7 +263,8 @@ async fn what_was_given_up_or_is_still_tried_is_the_same_after_a_restart() {
 
 #[tokio::test]
 async fn a_batch_is_bounded_by_count_and_bytes() {
-    // A trap at the end of a batch makes those before it, in the same batch, be handled twice.
+    // A trap at the end of a batch makes those before it, in the same batch, be handled again: with their half, and alone where
+    // the trap was in it.
     let run = async |config: Config, padding: usize, expected: [usize; 3]| {
         let server = Site::new(config).start().await;
         first_message(&server, "a").await;
@@ -253,7 +277,7 @@ async fn a_batch_is_bounded_by_count_and_bytes() {
         let times = names.map(|name| server.log.matching(&["handled ", &body(name).to_string()]).len());
         assert_eq!(times, expected);
     };
-    run(puppet().set("receivers.puppet.max-messages", 4), 0, [2, 2, 2]).await;
+    run(puppet().set("receivers.puppet.max-messages", 4), 0, [2, 2, 3]).await;
     run(puppet().set("receivers.puppet.max-messages", 3), 0, [1, 1, 1]).await;
     run(puppet().set("receivers.puppet.max-messages", 2), 0, [1, 1, 2]).await;
     // Each is larger than a batch may be, and goes alone.
