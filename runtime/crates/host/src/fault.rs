@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::error::Elapsed;
 use wasmtime::component::ResourceTableError;
-use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
+use wasmtime::{PoolConcurrencyLimitError, ThrownException, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use crate::limiter::MemoryLimiter;
@@ -212,6 +212,10 @@ fn trap_kind(error: &wasmtime::Error) -> TrapKind {
     if error.is::<ResourceTableError>() {
         return TrapKind::HostLimit;
     }
+    // One of the guest's own that nobody in it caught.
+    if error.is::<ThrownException>() {
+        return TrapKind::Other;
+    }
     match error.downcast_ref::<Trap>() {
         Some(Trap::UnreachableCodeReached) => TrapKind::Unreachable,
         Some(Trap::StackOverflow) => TrapKind::StackOverflow,
@@ -243,3 +247,14 @@ pub(crate) fn printable(text: &str, limit: usize, lines: bool) -> String {
 #[derive(Debug, thiserror::Error)]
 #[error("deadline exceeded")]
 pub(crate) struct DeadlineExceeded;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exception_of_the_guest_is_no_limit_of_the_host() {
+        assert_eq!(trap_kind(&ThrownException.into()), TrapKind::Other);
+        assert_eq!(trap_kind(&ResourceTableError::Full.into()), TrapKind::HostLimit);
+    }
+}
