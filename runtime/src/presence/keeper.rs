@@ -4,7 +4,7 @@
 //! reflects everything below, because it changes before a record is enqueued. After a start, what lies above is read. What a
 //! topic was told but was not known to be stored is saved as unknown, and told again unless it is found there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -49,10 +49,18 @@ impl Presence {
     ///
     /// # Errors
     ///
-    /// When the state database can't be read. A topic that can't be read is logged; what it would have said is missing.
+    /// When the state database can't be read or written. A topic that can't be read is logged; what it would have said is missing.
     pub async fn restore(&self, state: State) -> Result<(), StateError> {
-        let known = tokio::task::spawn_blocking(move || state.agents()).await;
-        let known = match known {
+        let kept = self.topics.iter().filter(|told| told.durability != Durability::Memory);
+        let kept: HashSet<String> = kept.map(|told| told.topic.name().to_owned()).collect();
+        let known = tokio::task::spawn_blocking(move || {
+            let known = state.agents()?;
+            // This run tells these topics nothing and forgets who used them: when they are back, they are read from the start.
+            let topics = known.reflected.iter().map(|(topic, _)| topic.as_str());
+            state.forget_topics(topics.filter(|topic| !kept.contains(*topic)))?;
+            Ok::<_, StateError>(known)
+        });
+        let known = match known.await {
             Ok(known) => known?,
             // Blocking work is only given up when the runtime ends.
             Err(_) => return Ok(()),
@@ -65,24 +73,18 @@ impl Presence {
         }
         let seen = seen(&self.earlier);
         let reflected: HashMap<String, u64> = known.reflected.into_iter().collect();
-        let mut forgotten = 0_usize;
+        let mut saved = HashSet::new();
         for KnownAgent { id, active, topics } in known.agents {
             let Ok(id) = AgentId::new(&id) else { continue };
             let uses = topics.into_iter().filter_map(|used| self.restored(used, &reflected)).collect();
-            if !self.table.restore(&id, &seen, active, uses) {
-                forgotten = forgotten.saturating_add(1);
-            }
-        }
-        if forgotten > 0 {
-            tracing::warn!(
-                forgotten,
-                "agents of the last run are forgotten: presence.max-agents is less than they are"
-            );
+            self.table.restore(&id, &seen, active, uses);
+            saved.insert(id);
         }
         // An agent that was active in one topic may have been so after it was inactive in another.
         let mut last: HashMap<AgentId, bool> = HashMap::new();
         for (topic, told) in self.topics.iter().enumerate() {
-            let from = reflected.get(told.topic.name()).copied().unwrap_or(0);
+            let below = reflected.get(told.topic.name()).copied();
+            let from = below.unwrap_or(0);
             let mut here = HashMap::new();
             if let Err(error) = self.replay(topic, told, from, &mut here).await {
                 let error: &dyn std::error::Error = &error;
@@ -92,6 +94,8 @@ impl Presence {
                     "failed to read which agents were active last"
                 );
             }
+            // What was saved is newer than what lies in a topic that the last run did not have.
+            here.retain(|agent, _| below.is_some() || !saved.contains(agent));
             for (agent, active) in here {
                 *last.entry(agent).or_default() |= active;
             }

@@ -147,6 +147,16 @@ impl Agent {
     }
 }
 
+impl Part {
+    /// Forgets the agent that has been idle the longest; gives whether there is one.
+    fn forget_first(&mut self) -> bool {
+        let Some((_, id)) = self.idle.pop_first() else { return false };
+        self.agents.remove(&id);
+        self.unsaved.insert(id);
+        true
+    }
+}
+
 impl Table {
     pub fn new(max_agents: usize, numbers: Numbers) -> Table {
         let parts = (0..LANES).map(|_| Mutex::default()).collect();
@@ -223,6 +233,10 @@ impl Table {
         for id in expired {
             self.change(&mut part, &id, |agent| agent.active = false);
         }
+        // Those of an earlier run for which there is no place.
+        while index_of(self.numbers.known.get()) > self.max_agents && part.forget_first() {
+            self.numbers.known.dec();
+        }
         part.agents.iter().flat_map(|(id, agent)| agent.due(id)).collect()
     }
 
@@ -255,28 +269,29 @@ impl Table {
         });
     }
 
-    /// Puts back an agent of an earlier run. Gives whether there was room.
-    pub fn restore(&self, id: &AgentId, seen: &Seen, active: bool, uses: Vec<Known>) -> bool {
-        if !self.make_room() {
-            self.part(id).unsaved.insert(id.clone());
-            return false;
-        }
-        if !self.insert(id, Agent::new(seen.clone())) {
-            self.numbers.known.dec();
+    /// Puts back an agent of an earlier run. There may be more of them than `max_agents` says now: those beyond are forgotten
+    /// once they are inactive and told so.
+    pub fn restore(&self, id: &AgentId, seen: &Seen, active: bool, uses: Vec<Known>) {
+        if self.insert(id, Agent::new(seen.clone())) {
+            self.numbers.known.inc();
         }
         let uses = uses.into_iter().map(|(topic, told)| Use { topic, told, unconfirmed: 0 });
         self.change(&mut self.part(id), id, |agent| {
             agent.active = active;
             agent.uses = uses.collect();
         });
-        true
     }
 
     /// Takes note of a record that was stored after the last save of an earlier run: of a message, or of what the topic was
     /// told. Gives whether the agent could be remembered.
     pub fn replay(&self, id: &AgentId, seen: &Seen, topic: TopicIndex, told: Option<bool>) -> bool {
-        if !self.part(id).agents.contains_key(id) && !self.restore(id, seen, false, Vec::new()) {
-            return false;
+        if !self.part(id).agents.contains_key(id) {
+            if !self.make_room() {
+                return false;
+            }
+            if !self.insert(id, Agent::new(seen.clone())) {
+                self.numbers.known.dec();
+            }
         }
         let changed = self.change(&mut self.part(id), id, |agent| match (agent.topic(topic), told) {
             (Some(using), Some(_)) => using.told = told,
@@ -368,12 +383,8 @@ impl Table {
         let oldest =
             LaneSet::ALL.iter().filter_map(|lane| Some((first(&lane)?, lane))).min_by_key(|(key, _)| *key);
         let Some((_, lane)) = oldest else { return false };
-        let mut part = self.part_of(lane);
         // It may have come back meanwhile; then the next one goes, or none.
-        let Some((_, id)) = part.idle.pop_first() else { return false };
-        part.agents.remove(&id);
-        part.unsaved.insert(id);
-        true
+        self.part_of(lane).forget_first()
     }
 
     fn part(&self, id: &AgentId) -> MutexGuard<'_, Part> {

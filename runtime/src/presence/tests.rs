@@ -21,10 +21,14 @@ struct Site {
 
 impl Site {
     async fn open(dir: tempfile::TempDir, durability: Durability) -> Site {
-        let options = ["a", "b"].map(|name| TopicOptions::new(name, durability));
-        let log = Log::open(&dir.path().join("log"), options.into()).unwrap();
+        Site::open_with(dir, durability, &["a", "b"]).await
+    }
+
+    async fn open_with(dir: tempfile::TempDir, durability: Durability, topics: &[&str]) -> Site {
+        let options = topics.iter().map(|name| TopicOptions::new(*name, durability));
+        let log = Log::open(&dir.path().join("log"), options.collect()).unwrap();
         let state = State::open(&dir.path().join("state")).unwrap();
-        let topics = ["a", "b"].map(|name| (log.topic(name).unwrap().clone(), durability));
+        let topics = topics.iter().map(|name| (log.topic(name).unwrap().clone(), durability));
         let presence = Arc::new(Presence::new(topics, TIMEOUT, 100, Numbers::default()));
         presence.restore(state.clone()).await.unwrap();
         Site { dir, log, state, presence }
@@ -39,6 +43,16 @@ impl Site {
         let Site { dir, log, state, presence } = self;
         drop((presence, log, state));
         Site::open(dir, Durability::Os).await
+    }
+
+    /// Ends in an orderly way.
+    async fn stop(self) -> tempfile::TempDir {
+        let shutdown = CancellationToken::new();
+        let keeper = self.presence.start(self.state.clone(), SAVE_INTERVAL, shutdown.clone());
+        shutdown.cancel();
+        self.log.close().await;
+        keeper.stop().await;
+        self.dir
     }
 
     fn topic(&self, name: &str) -> &Topic {
@@ -212,6 +226,28 @@ async fn what_was_saved_is_there_after_an_orderly_stop() {
     assert_eq!(site.told("a").await, ["+gone", "gone", "+there", "there", "-gone"], "all of it was told");
     site.send(0, &["gone", "there"], &connection).await;
     assert_eq!(site.told("a").await[5..], ["+gone", "gone", "there"]);
+}
+
+#[tokio::test]
+async fn a_topic_that_comes_back_is_told_what_it_missed() {
+    let site = Site::new().await;
+    let connection = Connection::new(Instant::now());
+    site.send(0, &["x"], &connection).await;
+    site.send(1, &["x", "y"], &connection).await;
+    let dir = site.stop().await;
+
+    let site = Site::open_with(dir, Durability::Os, &["a"]).await;
+    site.presence.bye(&agent("x"));
+    site.presence.bye(&agent("y"));
+    let dir = site.stop().await;
+
+    let site = Site::open(dir, Durability::Os).await;
+    assert_eq!(site.presence.counts(), (0, 2));
+    site.presence.sweep(Instant::now(), true).await;
+    assert_eq!(site.told("a").await, ["+x", "x", "-x"]);
+    let mut told = site.told("b").await;
+    told[4..].sort();
+    assert_eq!(told, ["+x", "x", "+y", "y", "-x", "-y"]);
 }
 
 #[tokio::test]

@@ -111,6 +111,23 @@ impl State {
         let written = batch.commit();
         self.settle(guard, written)
     }
+
+    /// Forgets up to which offset of these topics the saved agents are what was written, as if they had never been saved.
+    /// One atomic write that survives the end of this process, but not a power loss.
+    ///
+    /// # Errors
+    ///
+    /// As for [`save_agents`](Self::save_agents).
+    pub fn forget_topics<'a>(&self, topics: impl Iterator<Item = &'a str>) -> Result<(), StateError> {
+        let mut guard = self.lock();
+        let open = self.opened(&mut guard)?;
+        let mut batch = open.database.batch().durability(Some(fjall::PersistMode::Buffer));
+        for topic in topics {
+            batch.remove(&open.presence, name_key("topic", topic)?);
+        }
+        let written = batch.commit();
+        self.settle(guard, written)
+    }
 }
 
 fn name_key<'a>(what: &'static str, name: &'a str) -> Result<&'a [u8], StateError> {

@@ -124,6 +124,24 @@ fn the_agent_that_was_idle_the_longest_makes_room() {
 }
 
 #[test]
+fn agents_of_an_earlier_run_beyond_the_bound_are_forgotten_once_they_are_told() {
+    let numbers = Numbers::default();
+    let table = Table::new(1, numbers.clone());
+    let now = Instant::now();
+    let connection = Connection::new(now);
+    connection.reading(now);
+    for id in ["a", "b", "c"] {
+        table.restore(&agent(id), &seen(&connection, now), true, vec![(0, Some(true))]);
+    }
+    assert_eq!((numbers.known.get(), numbers.active.get()), (3, 3));
+    assert!(!table.touch(&agent("d"), &seen(&connection, now), Some(0)).tell, "there is no room for more");
+    assert_eq!(sweep(&table, now + TIMEOUT, false).len(), 3, "none is forgotten before it is told");
+    ["a", "b", "c"].iter().for_each(|id| tell_all(&table, &agent(id)));
+    assert_eq!(sweep(&table, now + TIMEOUT, false), []);
+    assert_eq!((numbers.known.get(), numbers.active.get()), (1, 0));
+}
+
+#[test]
 fn what_is_on_its_way_is_saved_as_unknown() {
     let table = Table::new(10, Numbers::default());
     let now = Instant::now();
