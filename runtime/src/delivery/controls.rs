@@ -54,8 +54,7 @@ impl Controls {
     /// Stops calling a receiver, after the call that is running. Blocks on the disk.
     pub fn pause(&self, receiver: &str) -> Result<(), ControlError> {
         let breaker = self.find(receiver)?;
-        self.write_down(|paused| paused.insert(receiver.to_owned()))?;
-        breaker.pause();
+        self.write_down(|paused| paused.insert(receiver.to_owned()), || breaker.pause())?;
         tracing::info!(receiver.name = receiver, "a receiver is paused");
         Ok(())
     }
@@ -63,8 +62,7 @@ impl Controls {
     /// Calls a receiver again that was paused, or that is quarantined. Blocks on the disk.
     pub fn resume(&self, receiver: &str) -> Result<(), ControlError> {
         let breaker = self.find(receiver)?;
-        self.write_down(|paused| paused.remove(receiver))?;
-        breaker.resume();
+        self.write_down(|paused| paused.remove(receiver), || breaker.resume())?;
         tracing::info!(receiver.name = receiver, "a receiver is resumed");
         Ok(())
     }
@@ -77,13 +75,19 @@ impl Controls {
         })
     }
 
-    fn write_down(&self, change: impl FnOnce(&mut BTreeSet<String>) -> bool) -> Result<(), DataDirError> {
+    /// Writes a change down, if it is one, and then acts on it: one at a time, so that what is written is what is so.
+    fn write_down(
+        &self,
+        change: impl FnOnce(&mut BTreeSet<String>) -> bool,
+        act: impl FnOnce(),
+    ) -> Result<(), DataDirError> {
         let mut paused = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changed = paused.clone();
         if change(&mut changed) {
             self.data_dir.pause_receivers(changed.iter().map(String::as_str))?;
             *paused = changed;
         }
+        act();
         Ok(())
     }
 }
@@ -114,6 +118,20 @@ mod tests {
         second.resume("journal").unwrap();
         assert!(!breaker.is_paused());
         assert!(!controls(&data_dir).1.is_paused());
+    }
+
+    #[test]
+    fn what_is_written_down_is_so_whoever_was_faster() {
+        let folder = tempfile::tempdir().unwrap();
+        let data_dir = Arc::new(DataDir::open(folder.path()).unwrap());
+        let (controls, breaker) = controls(&data_dir);
+        for _ in 0..20 {
+            std::thread::scope(|scope| {
+                scope.spawn(|| controls.pause("journal").unwrap());
+                scope.spawn(|| controls.resume("journal").unwrap());
+            });
+            assert_eq!(breaker.is_paused(), !data_dir.paused_receivers().unwrap().is_empty());
+        }
     }
 
     #[test]
