@@ -116,14 +116,10 @@ async fn a_paused_receiver_is_not_called_until_it_is_resumed_also_after_a_restar
     assert_eq!(server.log.seen("recorder"), []);
     let resumed = operate(&site, &server, &["resume", "recorder"]).await;
     assert_eq!((resumed.code, resumed.stdout.as_str()), (Some(0), "recorder: running\n"));
-    let numbers: Vec<_> = server
-        .log
-        .wait_seen("recorder", 2)
-        .await
-        .into_iter()
-        .map(|seen| seen.body["number"].clone())
-        .collect();
+    let seen = server.log.wait_seen("recorder", 2).await;
+    let numbers: Vec<_> = seen.iter().map(|seen| seen.body["number"].clone()).collect();
     assert_eq!(numbers, [2, 3]);
+    assert!(seen.iter().all(|seen| seen.redelivery == "none"), "they waited, but nobody got them: {seen:#?}");
 }
 
 #[tokio::test]

@@ -45,6 +45,16 @@ async fn a_tick_never_comes_beside_a_batch() {
 }
 
 #[tokio::test]
+async fn messages_have_their_turn_between_ticks_that_take_longer_than_their_period() {
+    let config = ticking().set("receivers.watcher.config.slow-tick-ms", "250");
+    let server = Site::new(config).start().await;
+    server.log.wait_for(&["tick", "watcher"]).await;
+    let mut agent = Agent::connect(server.agents).await;
+    assert_eq!(agent.call(Encoding::Json, &data("a", json!({}))).await, success());
+    server.log.wait_for(&["metrics a message"]).await;
+}
+
+#[tokio::test]
 async fn a_tick_that_traps_is_not_repeated_and_messages_go_on() {
     let config = ticking()
         .set("receivers.watcher.config.trap-tick", true)

@@ -1,6 +1,6 @@
 //! Prints its ticks, changes of presence and messages, a line each, in the order in which they come. Its settings make it fail:
-//! with `trap-tick` every tick traps, with `trap-agent = "NAME"` every change of that agent, with `slow-ms` each batch takes so
-//! long.
+//! with `trap-tick` every tick traps, with `trap-agent = "NAME"` every change of that agent. With `slow-ms` each batch takes so
+//! long, with `slow-tick-ms` each tick.
 
 use std::time::Duration;
 
@@ -25,9 +25,7 @@ struct Watcher;
 
 impl handler::Guest for Watcher {
     fn handle(batch: Batch) -> Vec<Failure> {
-        if let Ok(pause) = std::env::var("slow-ms") {
-            std::thread::sleep(Duration::from_millis(pause.parse().expect("slow-ms is a number")));
-        }
+        be_slow("slow-ms");
         for message in &batch.messages {
             println!("{} {} message", batch.data_type, message.agent);
         }
@@ -49,7 +47,15 @@ impl presence::Guest for Watcher {
 impl timer::Guest for Watcher {
     fn tick() {
         assert!(std::env::var("trap-tick").is_err(), "told to trap at every tick");
+        be_slow("slow-tick-ms");
         println!("tick");
+    }
+}
+
+/// Waits as long as a setting says, if it is there.
+fn be_slow(setting: &str) {
+    if let Ok(pause) = std::env::var(setting) {
+        std::thread::sleep(Duration::from_millis(pause.parse().expect("the setting is a number")));
     }
 }
 
