@@ -73,11 +73,19 @@ struct Shared {
     place: RwLock<Place>,
     /// Held by whoever writes, from the first read to the end of the write: what is decided on is what is there.
     writing: Mutex<()>,
-    /// What each receiver uses, in bytes, as of its last write.
-    used: Mutex<HashMap<String, Arc<AtomicU64>>>,
+    accounts: Mutex<HashMap<String, Arc<Account>>>,
     /// How many writes there were, and how many of them are on the disk for certain.
     written: AtomicU64,
     synced: AtomicU64,
+}
+
+/// What all stores of one receiver share.
+#[derive(Debug, Default)]
+struct Account {
+    /// The bytes in use as of its last write.
+    used: AtomicU64,
+    /// Held by the one of the receiver's writes that is next: so many that wait would leave others no turn.
+    turn: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -101,11 +109,12 @@ impl KeyValue {
     pub fn open(dir: &Path) -> Result<Self, StateError> {
         database::create(dir, |dir| Open::at(dir).map(drop))?;
         let open = Open::at(dir)?;
-        let used =
-            open.usages()?.into_iter().map(|(receiver, usage)| (receiver, Arc::new(usage.bytes.into())));
+        let account = |usage: Usage| Account { used: usage.bytes.into(), ..Account::default() };
+        let accounts =
+            open.usages()?.into_iter().map(|(receiver, usage)| (receiver, Arc::new(account(usage))));
         let shared = Shared {
             dir: dir.to_owned(),
-            used: Mutex::new(used.collect()),
+            accounts: Mutex::new(accounts.collect()),
             place: RwLock::new(Place::Open(open)),
             writing: Mutex::new(()),
             written: AtomicU64::new(0),
@@ -123,9 +132,9 @@ impl KeyValue {
     /// [`StateError::Name`].
     pub fn store(&self, receiver: &str, max_bytes: u64) -> Result<KeyValueStore, StateError> {
         layout::check_receiver(receiver)?;
-        let mut used = self.shared.used.lock().unwrap_or_else(PoisonError::into_inner);
-        let used = used.entry(receiver.to_owned()).or_default().clone();
-        Ok(KeyValueStore::new(self.clone(), receiver.into(), max_bytes, used))
+        let mut accounts = self.shared.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        let account = accounts.entry(receiver.to_owned()).or_default().clone();
+        Ok(KeyValueStore::new(self.clone(), receiver.into(), max_bytes, account))
     }
 
     /// Whether something was written that a power loss could take back.
@@ -168,10 +177,11 @@ impl KeyValue {
         &self,
         receiver: &str,
         limit: u64,
-        used: &AtomicU64,
+        account: &Account,
         change: impl FnOnce(&mut Transaction<'_>) -> Result<T, KeyValueError>,
     ) -> Result<T, KeyValueError> {
         let shared = &self.shared;
+        let _turn = account.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let _writing = shared.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let outcome = shared.with(|open| {
             open.make_room()?;
@@ -186,7 +196,7 @@ impl KeyValue {
         if let Some(Usage { bytes, .. }) = usage {
             // Only now: a sync that began before the write must not count for it.
             shared.written.fetch_add(1, Ordering::AcqRel);
-            used.store(bytes, Ordering::Release);
+            account.used.store(bytes, Ordering::Release);
         }
         Ok(value)
     }

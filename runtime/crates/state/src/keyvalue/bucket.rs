@@ -2,14 +2,11 @@
 
 use std::{
     ops::Bound,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
 };
 
 use super::{
-    KeyValue, KeyValueError, MAX_BUCKET_NAME, MAX_KEY, MAX_KEYS, MAX_READ, MAX_VALUE, Refusal,
+    Account, KeyValue, KeyValueError, MAX_BUCKET_NAME, MAX_KEY, MAX_KEYS, MAX_READ, MAX_VALUE, Refusal,
     layout::{bucket_end, bucket_prefix, parse_entry_key},
     open::damaged,
     transaction::{Found, Transaction},
@@ -25,7 +22,7 @@ pub struct KeyValueStore {
     database: KeyValue,
     receiver: Arc<str>,
     max_bytes: u64,
-    used: Arc<AtomicU64>,
+    account: Arc<Account>,
 }
 
 /// Values under keys. Clones are the same. Every method waits for the disk: run it off the async threads.
@@ -70,13 +67,13 @@ pub struct Place<'a> {
 }
 
 impl KeyValueStore {
-    pub(super) fn new(database: KeyValue, receiver: Arc<str>, max_bytes: u64, used: Arc<AtomicU64>) -> Self {
-        Self { database, receiver, max_bytes, used }
+    pub(super) fn new(database: KeyValue, receiver: Arc<str>, max_bytes: u64, account: Arc<Account>) -> Self {
+        Self { database, receiver, max_bytes, account }
     }
 
     /// The bytes in use by all buckets together, keys, values and what is added for each entry. Does not wait for the disk.
     pub fn used(&self) -> u64 {
-        self.used.load(Ordering::Acquire)
+        self.account.used.load(Ordering::Acquire)
     }
 
     /// The bucket of that name, which needs not be made first. The empty name and `default` are the same bucket.
@@ -277,8 +274,8 @@ impl Bucket {
         &self,
         change: impl FnOnce(&mut Transaction<'_>) -> Result<T, KeyValueError>,
     ) -> Result<T, KeyValueError> {
-        let KeyValueStore { database, receiver, max_bytes, used } = &self.store;
-        database.write(receiver, *max_bytes, used, change)
+        let KeyValueStore { database, receiver, max_bytes, account } = &self.store;
+        database.write(receiver, *max_bytes, account, change)
     }
 
     fn place<'a>(&'a self, key: &'a str) -> Result<Place<'a>, Refusal> {

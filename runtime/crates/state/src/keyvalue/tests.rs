@@ -1,4 +1,4 @@
-use std::thread;
+use std::{sync::atomic::AtomicBool, thread};
 
 use super::{
     layout::{ENTRY_OVERHEAD, bucket_prefix, usage_key},
@@ -351,4 +351,39 @@ fn a_second_opening_is_refused() {
     let _database = open(&dir);
     let error = KeyValue::open(&dir.path().join("guests")).unwrap_err();
     assert!(matches!(error, StateError::Open { .. }), "{error:?}");
+}
+
+#[test]
+fn who_writes_a_lot_leaves_others_their_turn() {
+    const THREADS: usize = 16;
+    const WRITES: u64 = 50;
+    let dir = tempfile::tempdir().unwrap();
+    let database = open(&dir);
+    let many: Vec<_> = (0..500).map(|number| (format!("key {number}"), vec![0; 100])).collect();
+    let (finished, stopped) = (AtomicU64::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            let bucket = bucket(&database, "flood", "");
+            let (many, finished, stopped) = (&many, &finished, &stopped);
+            scope.spawn(move || {
+                while !stopped.load(Ordering::Relaxed) {
+                    bucket.set_many(many).unwrap();
+                    finished.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        let bucket = bucket(&database, "calm", "");
+        let mut between = 0;
+        for _ in 0..WRITES {
+            // In the midst of the others' writes, as one comes that has something else to do as well.
+            let before = finished.load(Ordering::Relaxed) + 1;
+            while finished.load(Ordering::Relaxed) < before {
+                thread::yield_now();
+            }
+            bucket.set("key", b"value").unwrap();
+            between += finished.load(Ordering::Relaxed) - before;
+        }
+        stopped.store(true, Ordering::Relaxed);
+        assert!(between < 16 * WRITES, "{WRITES} writes waited for {between} of the others");
+    });
 }
