@@ -12,7 +12,8 @@
 //! | 16 | 8 | XXH3-64 of the topic's name |
 //! | 24 | 8 | the bound: every offset that was ever used is below |
 //! | 32 | 8 | the end: everything acknowledged below was readable when this was written |
-//! | 40 | 16 | zero |
+//! | 40 | 8 | everything below was deleted on purpose, or is about to be: no segment that begins below is kept |
+//! | 48 | 8 | zero |
 //! | 56 | 8 | XXH3-64 of the bytes before |
 //!
 //! Magic, version and checksum stay in place in every future version.
@@ -24,7 +25,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::OpenError;
 use crate::fields::Fields;
-use crate::files;
+use crate::files::Files;
 
 const MAGIC: &[u8; 8] = b"WHARFBND";
 const VERSION: u32 = 1;
@@ -46,6 +47,7 @@ pub(crate) const JUMP: u64 = 1 << 32;
 pub(crate) struct Bound {
     pub(crate) bound: u64,
     pub(crate) end: u64,
+    pub(crate) trimmed: u64,
     pub(crate) clean: bool,
 }
 
@@ -78,8 +80,8 @@ pub(crate) fn read(dir: &Path, topic_hash: u64) -> Result<Found, OpenError> {
 }
 
 /// Replaces the file, durably.
-pub(crate) fn write(dir: &Path, topic_hash: u64, bound: Bound) -> io::Result<()> {
-    files::put(&path(dir), &encode(topic_hash, bound)).map(drop)
+pub(crate) fn write(files: &dyn Files, dir: &Path, topic_hash: u64, bound: Bound) -> io::Result<()> {
+    files.put(&path(dir), &encode(topic_hash, bound)).map(drop)
 }
 
 fn encode(topic_hash: u64, bound: Bound) -> Vec<u8> {
@@ -90,6 +92,7 @@ fn encode(topic_hash: u64, bound: Bound) -> Vec<u8> {
     bytes.extend_from_slice(&topic_hash.to_le_bytes());
     bytes.extend_from_slice(&bound.bound.to_le_bytes());
     bytes.extend_from_slice(&bound.end.to_le_bytes());
+    bytes.extend_from_slice(&bound.trimmed.to_le_bytes());
     bytes.resize(CHECKSUM_AT, 0);
     let checksum = xxh3_64(&bytes);
     bytes.extend_from_slice(&checksum.to_le_bytes());
@@ -112,20 +115,26 @@ fn decode(bytes: &[u8], topic_hash: u64) -> Option<Result<Bound, u32>> {
     if fields.u64()? != topic_hash {
         return None;
     }
-    Some(Ok(Bound { bound: fields.u64()?, end: fields.u64()?, clean: flags & CLEAN != 0 }))
+    Some(Ok(Bound {
+        bound: fields.u64()?,
+        end: fields.u64()?,
+        trimmed: fields.u64()?,
+        clean: flags & CLEAN != 0,
+    }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::SystemFiles;
 
-    const BOUND: Bound = Bound { bound: 1_048_576, end: 17, clean: true };
+    const BOUND: Bound = Bound { bound: 1_048_576, end: 17, trimmed: 5, clean: true };
 
     #[test]
     fn what_is_written_is_read() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(read(dir.path(), 7).unwrap(), Found::Nothing);
-        write(dir.path(), 7, BOUND).unwrap();
+        write(&SystemFiles, dir.path(), 7, BOUND).unwrap();
         assert_eq!(read(dir.path(), 7).unwrap(), Found::Bound(BOUND));
         assert_eq!(read(dir.path(), 8).unwrap(), Found::Damage, "the file of another topic");
     }

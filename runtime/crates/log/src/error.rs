@@ -111,7 +111,8 @@ pub enum AppendError {
         /// The topic.
         topic: String,
     },
-    /// The disk has no room. The topic works again as soon as there is some.
+    /// The disk has no room, or no more than is kept free ([`Log::set_reserve`](crate::Log::set_reserve)). The
+    /// topic works again as soon as there is some.
     #[error("append: the disk is full")]
     Full,
     /// Writing or syncing failed.
@@ -156,6 +157,31 @@ pub enum ReadError {
     },
     /// The runtime that was reading from files for this reader is shutting down.
     #[error("read topic `{topic}`: the runtime is shutting down")]
+    Runtime {
+        /// The topic.
+        topic: String,
+    },
+}
+
+/// Why segments could not be deleted, or not all of them. Asking again goes on with the rest.
+#[derive(Debug, thiserror::Error)]
+pub enum TrimError {
+    /// The log was closed.
+    #[error("trim topic `{topic}`: it is closed")]
+    Closed {
+        /// The topic.
+        topic: String,
+    },
+    /// A file or directory can't be changed.
+    #[error("trim {}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The runtime that did it is shutting down.
+    #[error("trim topic `{topic}`: the runtime is shutting down")]
     Runtime {
         /// The topic.
         topic: String,

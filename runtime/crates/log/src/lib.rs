@@ -12,12 +12,14 @@
 //!   they were [enqueued](Topic::enqueue).
 //! - A block whose checksum fails is never served. Which offsets are gone is told exactly, by [`Log::recovery`] or by
 //!   [`Read::lost`].
+//! - What [`Topic::trim`] deletes is told as [`Read::trimmed`] and never as lost.
 //! - A write or a sync that failed is never counted as done, and never repeated: its appends are refused and a new segment begins.
 //!
 //! How it works, from the bottom: `files` holds every change to a file; `block` and `segment` hold the
 //! format; `scan` walks a segment's blocks and past damaged ones; `recovery` does so when a topic is opened;
-//! `writer` is the one thread of a topic that writes; `tail` keeps the latest blocks in memory; `backlog`
-//! reads what the tail no longer holds.
+//! `writer` is the one thread of a topic that writes, as far as `free_space` lets it; `tail` keeps the latest
+//! blocks in memory; `backlog` reads what the tail no longer holds; `times` finds records by their time;
+//! `retention` deletes segments.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -28,22 +30,26 @@ mod bound;
 mod error;
 mod fields;
 mod files;
+mod free_space;
 mod lane;
 mod log;
 mod reader;
 mod recovery;
+mod retention;
 mod scan;
 mod segment;
 mod tail;
+mod times;
 mod topic;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
-pub use error::{AppendError, OpenError, ReadError};
+pub use error::{AppendError, OpenError, ReadError, TrimError};
 pub use lane::{LANES, Lane, LaneSet};
 pub use log::Log;
 pub use reader::{Read, Reader};
 pub use recovery::{CutTail, TopicRecovery};
+pub use retention::{Retention, Trimmed};
 pub use topic::{Durability, Entry, MAX_APPEND_BYTES, Pending, Record, Room, Topic, TopicOptions};

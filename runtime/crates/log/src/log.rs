@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 use tokio::sync::watch;
 
 use crate::error::OpenError;
-use crate::files;
+use crate::files::{self, Files, SystemFiles};
+use crate::free_space::RESERVE_BYTES;
 use crate::recovery::{Recovered, TopicRecovery, recover};
 use crate::segment::Segments;
 use crate::tail::Tail;
@@ -32,6 +33,8 @@ pub struct Log {
     topics: BTreeMap<String, Topic>,
     writers: Vec<(Topic, JoinHandle<()>)>,
     recovery: Vec<TopicRecovery>,
+    files: Arc<dyn Files>,
+    reserve: Arc<AtomicU64>,
     /// Locked until the writers are gone.
     _lock: File,
 }
@@ -44,7 +47,15 @@ impl Log {
     ///
     /// See [`OpenError`]; each says what to do.
     pub fn open(dir: &Path, topics: Vec<TopicOptions>) -> Result<Self, OpenError> {
-        files::create_dir(dir).map_err(OpenError::io(dir))?;
+        Self::open_on(Arc::new(SystemFiles), dir, topics)
+    }
+
+    pub(crate) fn open_on(
+        files: Arc<dyn Files>,
+        dir: &Path,
+        topics: Vec<TopicOptions>,
+    ) -> Result<Self, OpenError> {
+        files.create_dirs(dir).map_err(OpenError::io(dir))?;
         let lock_path = dir.join(LOCK);
         let lock = files::open_lock(&lock_path).map_err(OpenError::io(&lock_path))?;
         match lock.try_lock() {
@@ -52,8 +63,14 @@ impl Log {
             Err(TryLockError::Error(source)) => return Err(OpenError::Io { path: lock_path, source }),
             Ok(()) => {}
         }
-        let mut log =
-            Self { topics: BTreeMap::new(), writers: Vec::new(), recovery: Vec::new(), _lock: lock };
+        let mut log = Self {
+            topics: BTreeMap::new(),
+            writers: Vec::new(),
+            recovery: Vec::new(),
+            files,
+            reserve: Arc::new(AtomicU64::new(RESERVE_BYTES)),
+            _lock: lock,
+        };
         for options in topics {
             log.start(dir, options)?;
         }
@@ -68,7 +85,7 @@ impl Log {
         if self.topics.contains_key(&name) {
             return Err(OpenError::Twice { name });
         }
-        let (topic, writer, report) = prepare(dir.join(&name), options)?;
+        let (topic, writer, report) = prepare(&self.files, &self.reserve, dir.join(&name), options)?;
         let thread = std::thread::Builder::new()
             .name(format!("log-{name}"))
             .spawn(move || writer.run())
@@ -77,6 +94,13 @@ impl Log {
         self.topics.insert(name, topic);
         self.recovery.push(report);
         Ok(())
+    }
+
+    /// From now on, appends are refused as long as less than so many bytes of the disk would be left free; 0 lets
+    /// them fill it. At first it is 128 MiB. It is looked at every few megabytes, so that a little less may be
+    /// left, and does not concern topics in memory.
+    pub fn set_reserve(&self, bytes: u64) {
+        self.reserve.store(bytes, Ordering::Relaxed);
     }
 
     /// The topic of this name.
@@ -114,15 +138,21 @@ impl Drop for Log {
 
 /// Opens a topic and its writer, which does not run yet.
 pub(crate) fn prepare(
+    files: &Arc<dyn Files>,
+    reserve: &Arc<AtomicU64>,
     dir: PathBuf,
     options: TopicOptions,
 ) -> Result<(Topic, Writer, TopicRecovery), OpenError> {
-    let Recovered { report, segments, active } = recover(&dir, &options.name, options.durability)?;
+    let Recovered { report, segments, trimmed, active } =
+        recover(files.as_ref(), &dir, &options.name, options.durability)?;
     let (readable, end) = watch::channel(report.end);
     let shared = Arc::new(Shared {
         tail: Tail::new(options.tail_bytes, report.end),
         segments: Segments::new(segments),
         reserved: AtomicU64::new(report.next),
+        trimmed: AtomicU64::new(trimmed),
+        files: Arc::clone(files),
+        reserve: Arc::clone(reserve),
         options,
         dir,
         end,

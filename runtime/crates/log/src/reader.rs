@@ -27,6 +27,7 @@ pub struct Reader {
     held: VecDeque<Arc<Block>>,
     held_to: u64,
     /// What is not told yet.
+    trimmed: Option<Range<u64>>,
     lost: Vec<Range<u64>>,
     place: Option<Place>,
     /// A trip to the files. It goes on if the future that began it is dropped, and the next one takes its
@@ -34,14 +35,17 @@ pub struct Reader {
     fetching: Option<JoinHandle<Result<Fetched, ReadError>>>,
 }
 
-/// What [`Reader::next`] gives: entries, lost offsets, or both.
+/// What [`Reader::next`] gives: entries, or offsets that are gone, or both.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Read {
     /// Records of the reader's lanes, in the order of their offsets.
     pub entries: Vec<Entry>,
-    /// Offsets that can't be served: a checksum was wrong, the file ends too early, or the reader was overrun
-    /// or begins below what is kept. They lie before the entries. Each is told once; not all need have
-    /// belonged to the reader's lanes.
+    /// Offsets that were deleted on purpose ([`Topic::trim`](crate::Topic::trim)) before the reader came to
+    /// them. They lie before the lost ones and the entries. Each is told once; not all need have been used.
+    pub trimmed: Option<Range<u64>>,
+    /// Offsets that can't be served though nobody deleted them: a checksum was wrong, a file is missing or
+    /// ends too early, or the reader of a topic in memory was overrun. They lie before the entries. Each is
+    /// told once; not all need have belonged to the reader's lanes.
     pub lost: Vec<Range<u64>>,
 }
 
@@ -55,13 +59,14 @@ impl Reader {
             position: from,
             held: VecDeque::new(),
             held_to: from,
+            trimmed: None,
             lost: Vec::new(),
             place: None,
             fetching: None,
         }
     }
 
-    /// Everything of the reader's lanes with a lower offset was returned, or told as lost.
+    /// Everything of the reader's lanes with a lower offset was returned, or told as trimmed or lost.
     pub fn position(&self) -> u64 {
         self.position
     }
@@ -76,7 +81,8 @@ impl Reader {
     /// asked again.
     pub async fn next(&mut self, max_records: usize, max_bytes: usize) -> Result<Read, ReadError> {
         self.ready().await?;
-        let mut read = Read { entries: Vec::new(), lost: std::mem::take(&mut self.lost) };
+        let (trimmed, lost) = (self.trimmed.take(), std::mem::take(&mut self.lost));
+        let mut read = Read { entries: Vec::new(), trimmed, lost };
         let mut bytes = 0_usize;
         while read.entries.len() < max_records.max(1) {
             let Some(entry) = self.peek() else { break };
@@ -98,7 +104,7 @@ impl Reader {
     pub async fn ready(&mut self) -> Result<(), ReadError> {
         // A reader that always finds something must let others on its thread have a turn.
         tokio::task::coop::consume_budget().await;
-        while self.lost.is_empty() && self.peek().is_none() {
+        while self.trimmed.is_none() && self.lost.is_empty() && self.peek().is_none() {
             if let Some(fetching) = &mut self.fetching {
                 let fetched = fetching.await;
                 self.fetching = None;
@@ -162,8 +168,14 @@ impl Reader {
                 log.topic = self.shared.options.name, log.lost = ?lost, "offsets can't be read: they are damaged or missing"
             );
         }
+        if let Some(trimmed) = &fetched.trimmed {
+            tracing::info!(
+                log.topic = self.shared.options.name, log.trimmed = ?trimmed, "a reader skips offsets that are no longer kept"
+            );
+        }
         self.held = fetched.blocks;
         self.held_to = fetched.reached;
+        self.trimmed = fetched.trimmed;
         self.lost.extend(fetched.lost);
         self.place = fetched.place;
     }

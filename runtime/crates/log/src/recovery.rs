@@ -1,5 +1,5 @@
-//! Opens the directory of a topic: finds its segments, checks the last one block by block, cuts off what a
-//! crash left half-written, and decides at which offset the topic goes on. It costs one read for each segment
+//! Opens the directory of a topic: finds its segments, removes those that were trimmed, checks the last one
+//! block by block, cuts off what a crash left half-written, and decides at which offset the topic goes on. It costs one read for each segment
 //! and reads the last one whole; damage in the others is found and told when they are read.
 
 use std::fs::File;
@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::bound::{self, Bound, Found, JUMP};
 use crate::error::OpenError;
 use crate::fields::length;
-use crate::files;
+use crate::files::{self, Files};
 use crate::scan::{Scan, Step};
 use crate::segment::{self, HEADER_BYTES, Segment};
 use crate::topic::Durability;
@@ -58,6 +58,8 @@ pub struct CutTail {
 pub(crate) struct Recovered {
     pub(crate) report: TopicRecovery,
     pub(crate) segments: Vec<Segment>,
+    /// Everything below was deleted on purpose.
+    pub(crate) trimmed: u64,
     /// The last segment's file and length, if the next block may follow in it.
     pub(crate) active: Option<(File, u64)>,
 }
@@ -68,22 +70,31 @@ pub(crate) fn topic_hash(name: &str) -> u64 {
 }
 
 /// Opens the directory of a topic, and makes it if it is not there.
-pub(crate) fn recover(dir: &Path, topic: &str, durability: Durability) -> Result<Recovered, OpenError> {
-    files::create_dir(dir).map_err(OpenError::io(dir))?;
+pub(crate) fn recover(
+    files: &dyn Files,
+    dir: &Path,
+    topic: &str,
+    durability: Durability,
+) -> Result<Recovered, OpenError> {
+    files.create_dirs(dir).map_err(OpenError::io(dir))?;
     let hash = topic_hash(topic);
-    let (segments, ignored) = list(dir, hash)?;
+    let found = bound::read(dir, hash)?;
+    let trimmed = match &found {
+        Found::Bound(bound) => bound.trimmed,
+        Found::Nothing | Found::Damage => 0,
+    };
+    let (segments, ignored) = list(files, dir, hash, trimmed)?;
     if durability == Durability::Memory && !segments.is_empty() {
         return Err(OpenError::DurableBefore { name: topic.to_owned(), dir: dir.to_owned() });
     }
-    let found = bound::read(dir, hash)?;
     if found == Found::Damage && segments.is_empty() {
         return Err(OpenError::Bound { path: bound::path(dir) });
     }
     let bound = match found {
         Found::Bound(bound) => bound,
         // Nothing was written yet.
-        Found::Nothing if segments.is_empty() => Bound { bound: 0, end: 0, clean: true },
-        Found::Nothing | Found::Damage => Bound { bound: 0, end: 0, clean: false },
+        Found::Nothing if segments.is_empty() => Bound { bound: 0, end: 0, trimmed, clean: true },
+        Found::Nothing | Found::Damage => Bound { bound: 0, end: 0, trimmed, clean: false },
     };
 
     let mut report = TopicRecovery {
@@ -104,7 +115,8 @@ pub(crate) fn recover(dir: &Path, topic: &str, durability: Durability) -> Result
         let walked = walk(last, &file, &refused).map_err(OpenError::io(&last.path))?;
         let torn = walked.length > walked.good_length;
         if torn && !bound.clean {
-            files::truncate(&file, walked.good_length).map_err(OpenError::io(&last.path))?;
+            files.truncate(&file, walked.good_length).map_err(OpenError::io(&last.path))?;
+            last.set_bytes(walked.good_length);
             report.cut = Some(CutTail {
                 file: last.path.clone(),
                 position: walked.good_length,
@@ -135,19 +147,30 @@ pub(crate) fn recover(dir: &Path, topic: &str, durability: Durability) -> Result
         report.end = report.next;
     }
     report.tell();
-    Ok(Recovered { report, segments, active })
+    Ok(Recovered { report, segments, trimmed, active })
 }
 
-/// The segments of the directory in the order of their offsets, and the names that mean nothing.
-fn list(dir: &Path, hash: u64) -> Result<(Vec<Segment>, Vec<PathBuf>), OpenError> {
+/// The segments of the directory in the order of their offsets, and the names that mean nothing. What a crash
+/// left of what was to be removed is removed.
+fn list(
+    files: &dyn Files,
+    dir: &Path,
+    hash: u64,
+    trimmed: u64,
+) -> Result<(Vec<Segment>, Vec<PathBuf>), OpenError> {
     let mut segments = Vec::new();
     let mut ignored = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(OpenError::io(dir))? {
         let path = entry.map_err(OpenError::io(dir))?.path();
         if let Some(base) = segment::base_in_name(&path) {
+            if base < trimmed {
+                tracing::info!(path = %path.display(), "a segment that was to be deleted is removed");
+                files.remove(&path).map_err(OpenError::io(&path))?;
+                continue;
+            }
             segments.push(Segment::open(path, base, hash)?);
         } else if files::is_unfinished(&path) {
-            files::remove(&path).map_err(OpenError::io(&path))?;
+            files.remove(&path).map_err(OpenError::io(&path))?;
         } else if path != bound::path(dir) {
             ignored.push(path);
         }
@@ -189,6 +212,7 @@ fn walk(segment: &Segment, file: &File, refused: &Range<u64>) -> std::io::Result
                 scan.pass(&header);
                 if whole {
                     walked.lost.append(&mut walked.doubtful);
+                    segment.saw_time(header.last_time);
                     walked.end = Some(header.end());
                     walked.good_length = scan.position();
                 } else {

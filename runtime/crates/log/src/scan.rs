@@ -168,7 +168,7 @@ impl Window<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files;
+    use crate::files::{Files as _, SystemFiles};
     use crate::lane::Lane;
     use crate::topic::Record;
 
@@ -190,7 +190,7 @@ mod tests {
     /// Each step, and with each block whether its body is whole.
     fn walk(bytes: &[u8], limit: u64) -> Vec<(Step, bool)> {
         let dir = tempfile::tempdir().unwrap();
-        let file = files::put(&dir.path().join("x"), bytes).unwrap();
+        let file = SystemFiles.put(&dir.path().join("x"), bytes).unwrap();
         let mut scan = Scan::new(&file, SALT, 0, 0, limit);
         let mut steps = Vec::new();
         loop {

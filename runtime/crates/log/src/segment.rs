@@ -19,8 +19,8 @@
 //! Magic, version and checksum stay in place in every future version. Blocks follow each other without a byte
 //! between them, and **offsets within a segment have no gaps**: wherever the offsets jump, a new segment
 //! begins. Together with the end of the segment before, this is why damage can be told in exact offsets: an
-//! offset between two segments that is below that end is lost, one above it was never acknowledged. A
-//! segment's file appears whole, with its header (`files::put`), so that a header that is not readable is
+//! offset between two segments that is below that end is lost, one above it was never acknowledged, and what
+//! was deleted on purpose is told by the file `bound`. A segment's file appears whole, with its header (`Files::put`), so that a header that is not readable is
 //! damage and not a crash.
 
 use std::collections::BTreeMap;
@@ -29,14 +29,16 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::block;
 use crate::error::OpenError;
 use crate::fields::{Fields, length};
-use crate::files;
+use crate::files::Files;
 
 const MAGIC: &[u8; 8] = b"WHARFSEG";
 const VERSION: u32 = 1;
@@ -56,6 +58,10 @@ pub(crate) struct Segment {
     /// Offsets and the positions of the blocks that begin with them, both increasing. Only what someone
     /// walked over is in it.
     marks: Mutex<Vec<(u64, u64)>>,
+    /// The length of the file.
+    bytes: AtomicU64,
+    /// The highest time of its latest blocks, Unix milliseconds; 0 if nobody looked yet.
+    last_time: AtomicU64,
 }
 
 /// What the header of a segment says.
@@ -64,28 +70,28 @@ pub(crate) struct Header {
     pub(crate) base: u64,
     pub(crate) previous_end: u64,
     pub(crate) salt: u64,
-    created: u64,
+    pub(crate) created: u64,
 }
 
 impl Segment {
     /// Makes the file of a new segment, durably, and opens it for writing.
     pub(crate) fn create(
+        files: &dyn Files,
         dir: &Path,
         topic_hash: u64,
         base: u64,
         previous_end: u64,
     ) -> io::Result<(Self, File)> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let header = Header {
             base,
             previous_end,
             // The standard library's hasher is keyed from the system's randomness.
             salt: RandomState::new().hash_one(base),
-            created: u64::try_from(now).unwrap_or(u64::MAX),
+            created: now(),
         };
         let path = dir.join(file_name(base));
-        let file = files::put(&path, &header.encode(topic_hash))?;
-        Ok((Self::new(path, header), file))
+        let file = files.put(&path, &header.encode(topic_hash))?;
+        Ok((Self::new(path, header, length(HEADER_BYTES)), file))
     }
 
     /// Reads the header of an existing segment.
@@ -99,16 +105,43 @@ impl Segment {
             }
             read => read.map_err(OpenError::io(&path))?,
         }
+        let file_bytes = file.metadata().map_err(OpenError::io(&path))?.len();
         match Header::decode(&bytes, topic_hash) {
-            Ok(header) if header.base == base => Ok(Self::new(path, header)),
+            Ok(header) if header.base == base => Ok(Self::new(path, header, file_bytes)),
             Ok(_) => Err(damaged("its name is not the offset in its header")),
             Err(NotASegment::Damaged(found)) => Err(damaged(found)),
             Err(NotASegment::Version(found)) => Err(OpenError::Version { path, found, known: VERSION }),
         }
     }
 
-    fn new(path: PathBuf, header: Header) -> Self {
-        Self { path, header, marks: Mutex::new(vec![(header.base, length(HEADER_BYTES))]) }
+    fn new(path: PathBuf, header: Header, bytes: u64) -> Self {
+        let marks = Mutex::new(vec![(header.base, length(HEADER_BYTES))]);
+        Self { path, header, marks, bytes: AtomicU64::new(bytes), last_time: AtomicU64::new(0) }
+    }
+
+    /// Takes note of a block that was written at the position.
+    pub(crate) fn wrote(&self, block: &block::Header, position: u64) {
+        self.mark(block.first, position);
+        self.set_bytes(position.saturating_add(block.bytes()));
+        self.saw_time(block.last_time);
+    }
+
+    /// The length of the file.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_bytes(&self, bytes: u64) {
+        self.bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// The highest time of its latest blocks, if that is known already (see `times`).
+    pub(crate) fn last_time(&self) -> Option<u64> {
+        Some(self.last_time.load(Ordering::Relaxed)).filter(|time| *time > 0)
+    }
+
+    pub(crate) fn saw_time(&self, time: u64) {
+        self.last_time.fetch_max(time, Ordering::Relaxed);
     }
 
     /// Remembers where a block begins, if that is useful.
@@ -181,44 +214,116 @@ fn file_name(base: u64) -> String {
     format!("{base:020}.seg")
 }
 
+/// Now, in Unix milliseconds.
+pub(crate) fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    u64::try_from(now).unwrap_or(u64::MAX)
+}
+
 /// The segments of a topic, by base offset.
 #[derive(Debug, Default)]
-pub(crate) struct Segments(Mutex<BTreeMap<u64, Arc<Segment>>>);
+pub(crate) struct Segments(Mutex<Lists>);
+
+#[derive(Debug, Default)]
+struct Lists {
+    kept: BTreeMap<u64, Arc<Segment>>,
+    /// Trimmed, but their files are not removed yet.
+    trimmed: BTreeMap<u64, Arc<Segment>>,
+}
 
 impl Segments {
     pub(crate) fn new(segments: impl IntoIterator<Item = Segment>) -> Self {
-        Self(Mutex::new(segments.into_iter().map(|s| (s.header.base, Arc::new(s))).collect()))
+        let kept = segments.into_iter().map(|s| (s.header.base, Arc::new(s))).collect();
+        Self(Mutex::new(Lists { kept, trimmed: BTreeMap::new() }))
     }
 
     pub(crate) fn add(&self, segment: Arc<Segment>) {
-        self.lock().insert(segment.header.base, segment);
+        self.lock().kept.insert(segment.header.base, segment);
     }
 
     pub(crate) fn remove(&self, segment: &Segment) {
-        self.lock().remove(&segment.header.base);
+        self.lock().kept.remove(&segment.header.base);
     }
 
     pub(crate) fn first(&self) -> Option<Arc<Segment>> {
-        self.lock().values().next().cloned()
+        self.lock().kept.values().next().cloned()
     }
 
     pub(crate) fn last(&self) -> Option<Arc<Segment>> {
-        self.lock().values().next_back().cloned()
+        self.lock().kept.values().next_back().cloned()
+    }
+
+    /// Whether the segment is still kept.
+    pub(crate) fn has(&self, segment: &Segment) -> bool {
+        self.lock().kept.contains_key(&segment.header.base)
+    }
+
+    /// How many segments are kept.
+    pub(crate) fn count(&self) -> usize {
+        self.lock().kept.len()
+    }
+
+    /// What the files take on disk, with those that are about to be removed.
+    pub(crate) fn bytes(&self) -> u64 {
+        let lists = self.lock();
+        lists.kept.values().chain(lists.trimmed.values()).map(|segment| segment.bytes()).sum()
     }
 
     /// The segment in which a reader of this offset has to look: the last that does not begin above it, or
     /// else the first.
     pub(crate) fn for_offset(&self, offset: u64) -> Option<Arc<Segment>> {
-        let segments = self.lock();
-        segments.range(..=offset).next_back().or_else(|| segments.iter().next()).map(|(_, s)| s.clone())
+        let lists = self.lock();
+        let kept = &lists.kept;
+        kept.range(..=offset).next_back().or_else(|| kept.iter().next()).map(|(_, s)| s.clone())
+    }
+
+    /// The segment in which the first record of this time or later may be: the first whose successor was not
+    /// made before that time.
+    pub(crate) fn for_time(&self, time: u64) -> Option<Arc<Segment>> {
+        let lists = self.lock();
+        let kept = &lists.kept;
+        let mut successors = kept.values().skip(1);
+        kept.values().find(|_| successors.next().is_none_or(|next| next.header.created >= time)).cloned()
     }
 
     /// The segment behind this one.
     pub(crate) fn after(&self, segment: &Segment) -> Option<Arc<Segment>> {
-        self.lock().range(segment.header.base.saturating_add(1)..).next().map(|(_, s)| s.clone())
+        self.lock().kept.range(segment.header.base.saturating_add(1)..).next().map(|(_, s)| s.clone())
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Arc<Segment>>> {
+    /// The oldest segments, as far as all of their acknowledged offsets are below this one, each with the
+    /// offset at which they end. `end` is that of the last segment.
+    pub(crate) fn below(&self, offset: u64, end: u64) -> Vec<(Arc<Segment>, u64)> {
+        let lists = self.lock();
+        let kept = &lists.kept;
+        let ends = kept.values().skip(1).map(|next| next.header.previous_end).chain([end]);
+        kept.values()
+            .zip(ends)
+            // The next segment may take the name of one without a block, which must not be removed then.
+            .take_while(|(segment, end)| *end <= offset && segment.header.base < offset)
+            .map(|(segment, end)| (Arc::clone(segment), end))
+            .collect()
+    }
+
+    /// Keeps no segment up to the one with this base any longer. Their files are still there.
+    pub(crate) fn trim(&self, last: u64) {
+        let mut lists = self.lock();
+        let kept = lists.kept.split_off(&last.saturating_add(1));
+        let mut trimmed = std::mem::replace(&mut lists.kept, kept);
+        lists.trimmed.append(&mut trimmed);
+    }
+
+    /// The oldest trimmed segment whose file is not removed yet.
+    pub(crate) fn take_trimmed(&self) -> Option<Arc<Segment>> {
+        self.lock().trimmed.pop_first().map(|(_, segment)| segment)
+    }
+
+    /// Takes a segment back whose file could not be removed.
+    pub(crate) fn return_trimmed(&self, segment: Arc<Segment>) {
+        self.lock().trimmed.insert(segment.header.base, segment);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Lists> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -226,13 +331,14 @@ impl Segments {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::SystemFiles;
 
     const TOPIC: u64 = 42;
 
     #[test]
     fn what_is_created_is_opened() {
         let dir = tempfile::tempdir().unwrap();
-        let (made, _) = Segment::create(dir.path(), TOPIC, 1_000, 990).unwrap();
+        let (made, _) = Segment::create(&SystemFiles, dir.path(), TOPIC, 1_000, 990).unwrap();
         assert_eq!(made.path.file_name().unwrap(), "00000000000000001000.seg");
         let opened = Segment::open(made.path.clone(), 1_000, TOPIC).unwrap();
         assert_eq!(opened.header, made.header);
@@ -242,7 +348,7 @@ mod tests {
     #[test]
     fn a_header_that_is_not_right_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let (made, _) = Segment::create(dir.path(), TOPIC, 0, 0).unwrap();
+        let (made, _) = Segment::create(&SystemFiles, dir.path(), TOPIC, 0, 0).unwrap();
         let open = || Segment::open(made.path.clone(), 0, TOPIC);
         assert!(matches!(Segment::open(made.path.clone(), 0, 43), Err(OpenError::Segment { .. })));
         assert!(matches!(Segment::open(made.path.clone(), 1, TOPIC), Err(OpenError::Segment { .. })));
@@ -279,7 +385,7 @@ mod tests {
     #[test]
     fn marks_are_kept_at_a_distance() {
         let dir = tempfile::tempdir().unwrap();
-        let (segment, _) = Segment::create(dir.path(), TOPIC, 100, 100).unwrap();
+        let (segment, _) = Segment::create(&SystemFiles, dir.path(), TOPIC, 100, 100).unwrap();
         segment.mark(101, 70);
         segment.mark(200, 64 + MARK_EVERY_BYTES);
         segment.mark(150, 1_000);

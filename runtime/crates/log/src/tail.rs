@@ -73,6 +73,15 @@ impl Tail {
         }
     }
 
+    /// Where the tail begins, and the first offset of its first block with a record of this time or later; its
+    /// end, if there is none.
+    pub(crate) fn seek_time(&self, time: u64) -> (u64, u64) {
+        let kept = self.kept();
+        let found = kept.blocks.iter().map(|block| block.header()).find(|header| header.last_time >= time);
+        let end = || kept.blocks.back().map_or(kept.from, |last| last.header().end());
+        (kept.from, found.map_or_else(end, |header| header.first))
+    }
+
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }

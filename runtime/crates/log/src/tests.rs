@@ -3,17 +3,28 @@
 #![expect(clippy::single_range_in_vec_init, reason = "a list of one range of offsets is what is meant")]
 
 mod append;
+mod crash;
 mod damage;
+mod disk;
 mod failure;
 mod model;
 mod read;
+mod recorder;
+mod reserve;
+mod times;
+mod trim;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use crate::files::{Files, SystemFiles};
+use crate::writer::Writer;
 use crate::{
-    Durability, Entry, Lane, LaneSet, Log, ReadError, Reader, Record, Topic, TopicOptions, TopicRecovery,
+    Durability, Entry, Lane, LaneSet, Log, Read, ReadError, Reader, Record, Topic, TopicOptions,
+    TopicRecovery,
 };
 
 const NAME: &str = "metrics";
@@ -28,6 +39,14 @@ fn open(dir: &Path, options: TopicOptions) -> (Log, Topic) {
     let log = Log::open(dir, vec![options]).unwrap();
     let topic = log.topic(NAME).unwrap().clone();
     (log, topic)
+}
+
+/// A topic and its writer, which does not run yet.
+fn prepare(dir: &Path, options: TopicOptions) -> (Topic, Writer) {
+    let files: Arc<dyn Files> = Arc::new(SystemFiles);
+    let no_reserve = Arc::new(AtomicU64::new(0));
+    let (topic, writer, _) = crate::log::prepare(&files, &no_reserve, dir.join(NAME), options).unwrap();
+    (topic, writer)
 }
 
 fn report(log: &Log) -> &TopicRecovery {
@@ -55,20 +74,40 @@ fn texts(entries: &[Entry]) -> Vec<(u64, String)> {
     entries.iter().map(|e| (e.offset, String::from_utf8(e.payload.to_vec()).unwrap())).collect()
 }
 
-/// Everything that the reader still gives until the log, which must be closed, tells that this is all.
-async fn drain(reader: &mut Reader) -> (Vec<Entry>, Vec<Range<u64>>) {
-    let (mut entries, mut lost) = (Vec::new(), Vec::new());
-    loop {
-        match reader.next(7, 1_000).await {
-            Ok(read) => {
-                assert!(!read.entries.is_empty() || !read.lost.is_empty(), "a read gives something");
-                entries.extend(read.entries);
-                lost.extend(read.lost);
+/// Everything that a reader gave.
+#[derive(Debug, Default)]
+struct Given {
+    entries: Vec<Entry>,
+    trimmed: Vec<Range<u64>>,
+    lost: Vec<Range<u64>>,
+}
+
+impl Given {
+    fn add(&mut self, read: Read) {
+        let gap = read.trimmed.is_some() || !read.lost.is_empty();
+        assert!(gap || !read.entries.is_empty(), "a read gives something");
+        self.entries.extend(read.entries);
+        self.trimmed.extend(read.trimmed);
+        self.lost.extend(read.lost);
+    }
+
+    /// Adds what the reader still gives until the log, which must be closed, tells that this is all.
+    async fn drain(&mut self, reader: &mut Reader) {
+        loop {
+            match reader.next(7, 1_000).await {
+                Ok(read) => self.add(read),
+                Err(ReadError::Closed { .. }) => return,
+                Err(error) => panic!("{error}: {error:?}"),
             }
-            Err(ReadError::Closed { .. }) => return (entries, lost),
-            Err(error) => panic!("{error}: {error:?}"),
         }
     }
+}
+
+/// Everything that the reader of a closed log still gives, but for what was trimmed.
+async fn drain(reader: &mut Reader) -> (Vec<Entry>, Vec<Range<u64>>) {
+    let mut given = Given::default();
+    given.drain(reader).await;
+    (given.entries, given.lost)
 }
 
 /// Opens the log, reads everything from offset 0 on, and closes it again.

@@ -15,11 +15,14 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot, watch};
 
 use crate::block::ROW_BYTES;
-use crate::error::AppendError;
+use crate::error::{AppendError, ReadError, TrimError};
+use crate::files::Files;
 use crate::lane::{Lane, LaneSet};
 use crate::reader::Reader;
+use crate::retention::{self, Retention, Trimmed};
 use crate::segment::Segments;
 use crate::tail::Tail;
+use crate::times;
 use crate::writer::{Append, Message};
 
 /// The largest append: its payloads and 16 bytes for each record. Far above the largest batch that a frontend
@@ -123,12 +126,17 @@ pub struct Topic {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) options: TopicOptions,
+    pub(crate) files: Arc<dyn Files>,
+    /// How many bytes of the disk are left free: one number for all topics of the log.
+    pub(crate) reserve: Arc<AtomicU64>,
     pub(crate) dir: PathBuf,
     pub(crate) segments: Segments,
     pub(crate) tail: Tail,
     /// Everything below is readable or gone; it changes when a block becomes readable.
     pub(crate) end: watch::Receiver<u64>,
     pub(crate) reserved: AtomicU64,
+    /// Everything below was deleted on purpose. It is set before the segments leave the list.
+    pub(crate) trimmed: AtomicU64,
 }
 
 /// The way to the writer.
@@ -219,9 +227,62 @@ impl Topic {
         *self.shared.end.borrow()
     }
 
-    /// The lowest offset that is still kept. What is below is gone.
+    /// The lowest offset that is still kept. What is below is gone, though a reader may still find some of it in
+    /// memory.
     pub fn start(&self) -> u64 {
-        self.shared.segments.first().map_or_else(|| self.shared.tail.from(), |first| first.header.base)
+        let first = self.shared.segments.first();
+        first.map_or_else(|| self.shared.tail.from(), |first| first.header.base).max(self.shared.trimmed())
+    }
+
+    /// What the topic takes on disk, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.shared.segments.bytes()
+    }
+
+    /// The number of its segments.
+    pub fn segments(&self) -> usize {
+        self.shared.segments.count()
+    }
+
+    /// Deletes the oldest segments, as far as all of their records are below the offset and the retention does
+    /// not keep them: a segment goes when its last record is old enough, or when those that may go take too
+    /// many bytes together. Readers that are still in such a segment read on to its end, and its space is free
+    /// once they are there; others are told in [`Read::trimmed`](crate::Read::trimmed) what they missed.
+    ///
+    /// The segment that is written to goes only if besides nothing was appended for a minute, so that a topic
+    /// that is quiet keeps nothing beyond its retention; a topic that is not keeps that one segment at least.
+    /// The age is that of the times that were appended: records of a clock that ran ahead stay for longer, up
+    /// to the bytes. A topic in memory keeps what [`TopicOptions::tail_bytes`] says, and nothing is deleted.
+    ///
+    /// Dropping the future does not end what it began.
+    ///
+    /// # Errors
+    ///
+    /// See [`TrimError`].
+    pub async fn trim(&self, below: u64, retention: Retention) -> Result<Trimmed, TrimError> {
+        let (shared, messages) = (Arc::clone(&self.shared), self.queue.messages.clone());
+        let trimming =
+            tokio::task::spawn_blocking(move || retention::trim(&shared, &messages, below, retention));
+        trimming.await.map_err(|_| TrimError::Runtime { topic: self.shared.options.name.clone() })?
+    }
+
+    /// From which offset to read to get every record of this time (Unix milliseconds) or later: the first of
+    /// the first block that has one, so that some earlier records may come before it; the end of the topic if
+    /// there is none.
+    ///
+    /// Times need not increase from offset to offset: later records may be of an earlier time. Segments are
+    /// passed by the time when the one behind them was made; if the clock was set back while one was written,
+    /// or records are given times that lie ahead of the clock, those may be missed.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Io`] and [`ReadError::Runtime`].
+    pub async fn offset_at(&self, time: u64) -> Result<u64, ReadError> {
+        let shared = Arc::clone(&self.shared);
+        let seeking = tokio::task::spawn_blocking(move || times::offset_at(&shared, time));
+        let found =
+            seeking.await.map_err(|_| ReadError::Runtime { topic: self.shared.options.name.clone() })??;
+        Ok(found.max(self.start()))
     }
 
     /// Every offset that was ever used is below this one, durably. A cursor above it belongs to other data.
@@ -246,6 +307,11 @@ impl Topic {
 }
 
 impl Shared {
+    /// Everything below was deleted on purpose.
+    pub(crate) fn trimmed(&self) -> u64 {
+        self.trimmed.load(Ordering::Acquire)
+    }
+
     fn overloaded(&self) -> AppendError {
         AppendError::Overloaded { topic: self.options.name.clone() }
     }

@@ -1,20 +1,21 @@
 //! The thread of a topic that writes. It takes what waits in the queue, writes it as one block, syncs once,
-//! makes the block readable and answers the whole group. It also reserves offsets and begins segments. It
-//! never reads what it wrote.
+//! makes the block readable and answers the whole group. It also reserves offsets, and begins and gives up
+//! segments. It never reads what it wrote.
 
 use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
+use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
-use crate::block::Block;
+use crate::block::{self, Block};
 use crate::bound::{self, Bound, RESERVE};
 use crate::error::AppendError;
 use crate::fields::length;
-use crate::files;
+use crate::free_space::FreeSpace;
 use crate::recovery::topic_hash;
 use crate::segment::{HEADER_BYTES, Segment};
 use crate::topic::{Durability, Record, Shared};
@@ -28,6 +29,7 @@ const GROUP_BYTES: usize = 4 * 1024 * 1024;
 #[derive(Debug)]
 pub(crate) enum Message {
     Append(Append),
+    Trim(Trim),
     /// The last message. A clean close leaves the exact next offset behind.
     Close {
         clean: bool,
@@ -43,6 +45,15 @@ pub(crate) struct Append {
     pub(crate) answer: oneshot::Sender<Result<Range<u64>, AppendError>>,
     /// Room in the queue, given back when the append is answered.
     pub(crate) _room: OwnedSemaphorePermit,
+}
+
+/// Takes the oldest segments off the list, durably: up to the one with the base `last`, as far as all of their
+/// records are below `below`.
+#[derive(Debug)]
+pub(crate) struct Trim {
+    pub(crate) below: u64,
+    pub(crate) last: u64,
+    pub(crate) answer: oneshot::Sender<std::io::Result<()>>,
 }
 
 #[derive(Debug)]
@@ -62,6 +73,9 @@ pub(crate) struct Writer {
     end: u64,
     /// Whether the last append failed: only changes are logged.
     failing: bool,
+    free_space: FreeSpace,
+    /// Whether the last append was refused for want of free space.
+    refusing: bool,
 }
 
 #[derive(Debug)]
@@ -80,7 +94,19 @@ impl Writer {
         next: u64,
     ) -> Self {
         let end = *readable.borrow();
-        Self { shared, messages, waiting: None, readable, active, next, bound: next, end, failing: false }
+        Self {
+            shared,
+            messages,
+            waiting: None,
+            readable,
+            active,
+            next,
+            bound: next,
+            end,
+            failing: false,
+            free_space: FreeSpace::default(),
+            refusing: false,
+        }
     }
 
     /// Works until the queue is closed.
@@ -91,6 +117,10 @@ impl Writer {
                     let group = self.gather(first);
                     self.commit(group);
                     self.reserve_ahead();
+                }
+                Message::Trim(Trim { below, last, answer }) => {
+                    // Whoever asked may have gone meanwhile.
+                    let _ = answer.send(self.trim(below, last));
                 }
                 Message::Close { clean, done } => {
                     if clean {
@@ -125,8 +155,28 @@ impl Writer {
     }
 
     fn commit(&mut self, group: Vec<Append>) {
-        let stored = self.store(&group);
-        match &stored {
+        let stored = match self.take_space(&group) {
+            Ok(()) => {
+                let stored = self.store(&group);
+                self.tell(&stored);
+                stored
+            }
+            Err(full) => Err(full),
+        };
+        let mut next = stored;
+        for append in group {
+            let offsets = next.clone().map(|first| first..first.saturating_add(length(append.records.len())));
+            if let Ok(offsets) = &offsets {
+                next = Ok(offsets.end);
+            }
+            // Whoever appended may have gone meanwhile.
+            let _ = append.answer.send(offsets);
+        }
+    }
+
+    /// Logs when appends begin to fail, and when they work again.
+    fn tell(&mut self, stored: &Result<u64, AppendError>) {
+        match stored {
             Err(error) if !self.failing => {
                 tracing::error!(
                     log.topic = self.shared.options.name,
@@ -140,15 +190,33 @@ impl Writer {
             _ => {}
         }
         self.failing = stored.is_err();
-        let mut next = stored;
-        for append in group {
-            let offsets = next.clone().map(|first| first..first.saturating_add(length(append.records.len())));
-            if let Ok(offsets) = &offsets {
-                next = Ok(offsets.end);
-            }
-            // Whoever appended may have gone meanwhile.
-            let _ = append.answer.send(offsets);
+    }
+
+    /// Refuses the group if the disk would have less free space than is to be left.
+    fn take_space(&mut self, group: &[Append]) -> Result<(), AppendError> {
+        if self.shared.options.durability == Durability::Memory {
+            return Ok(());
         }
+        let bytes = length(group.iter().map(|append| append.bytes).sum());
+        let reserve = self.shared.reserve.load(Ordering::Relaxed);
+        let free = || self.shared.files.free_bytes(&self.shared.dir);
+        let taken = self.free_space.take(bytes, reserve, Instant::now(), free);
+        match taken {
+            Err(free) if !self.refusing => {
+                tracing::error!(
+                    log.topic = self.shared.options.name,
+                    log.free_bytes = free,
+                    log.reserve_bytes = reserve,
+                    "the disk is nearly full: appends are refused until there is room"
+                );
+            }
+            Ok(()) if self.refusing => {
+                tracing::info!(log.topic = self.shared.options.name, "there is room on the disk again");
+            }
+            _ => {}
+        }
+        self.refusing = taken.is_err();
+        taken.map_err(|_| AppendError::Full)
     }
 
     /// Makes the group durable and readable, and gives its first offset.
@@ -167,7 +235,7 @@ impl Writer {
             .ok_or_else(|| std::io::Error::other("a group is larger than a block can be"))?;
         // From here on the offsets are used, whatever happens.
         self.next = block.header().end();
-        if let Err(error) = self.write(&bytes, first) {
+        if let Err(error) = self.write(block.header(), &bytes) {
             self.abandon();
             return Err(error.into());
         }
@@ -177,13 +245,13 @@ impl Writer {
         Ok(first)
     }
 
-    fn write(&mut self, bytes: &[u8], first: u64) -> std::io::Result<()> {
+    fn write(&mut self, header: &block::Header, bytes: &[u8]) -> std::io::Result<()> {
         let Some(active) = &mut self.active else { return Ok(()) };
-        files::write(&active.file, bytes, active.length)?;
+        self.shared.files.write(&active.file, bytes, active.length)?;
         if self.shared.options.durability == Durability::Fsync {
-            files::sync(&active.file)?;
+            self.shared.files.sync(&active.file)?;
         }
-        active.segment.mark(first, active.length);
+        active.segment.wrote(header, active.length);
         active.length = active.length.saturating_add(length(bytes.len()));
         Ok(())
     }
@@ -194,13 +262,14 @@ impl Writer {
         let max_bytes = self.shared.options.segment_bytes;
         let fits = |active: &Active| {
             active.length == length(HEADER_BYTES)
-                || active.length.saturating_add(length(crate::block::HEADER_BYTES + bytes)) <= max_bytes
+                || active.length.saturating_add(length(block::HEADER_BYTES + bytes)) <= max_bytes
         };
         let active = match self.active.take().filter(fits) {
             Some(active) => active,
             None => {
                 let hash = topic_hash(&self.shared.options.name);
-                let (segment, file) = Segment::create(&self.shared.dir, hash, self.next, self.end)?;
+                let (segment, file) =
+                    Segment::create(self.shared.files.as_ref(), &self.shared.dir, hash, self.next, self.end)?;
                 let segment = Arc::new(segment);
                 self.shared.segments.add(Arc::clone(&segment));
                 Active { segment, file, length: length(HEADER_BYTES) }
@@ -217,9 +286,9 @@ impl Writer {
         let cut = if active.length == length(HEADER_BYTES) {
             // Without this a full disk would fill with empty segments.
             self.shared.segments.remove(&active.segment);
-            files::remove(&active.segment.path)
+            self.shared.files.remove(&active.segment.path)
         } else {
-            files::truncate(&active.file, active.length)
+            self.shared.files.truncate(&active.file, active.length)
         };
         if let Err(error) = cut {
             tracing::warn!(
@@ -255,23 +324,41 @@ impl Writer {
     }
 
     fn write_bound(&mut self, bound: u64) -> std::io::Result<()> {
-        let hash = topic_hash(&self.shared.options.name);
-        bound::write(&self.shared.dir, hash, Bound { bound, end: self.end, clean: false })?;
+        self.put_bound(bound, self.shared.trimmed(), false)?;
         self.bound = bound;
         self.shared.reserved.store(bound, Ordering::Release);
         Ok(())
     }
 
+    fn put_bound(&self, bound: u64, trimmed: u64, clean: bool) -> std::io::Result<()> {
+        let hash = topic_hash(&self.shared.options.name);
+        let bound = Bound { bound, end: self.end, trimmed, clean };
+        bound::write(self.shared.files.as_ref(), &self.shared.dir, hash, bound)
+    }
+
+    /// Takes segments off the list; `retention` chose them and removes their files.
+    fn trim(&mut self, below: u64, last: u64) -> std::io::Result<()> {
+        let segments = self.shared.segments.below(below, self.end);
+        let going = segments.into_iter().take_while(|(segment, _)| segment.header.base <= last);
+        let Some((last, end)) = going.last() else { return Ok(()) };
+        let is_going = |active: &Active| active.segment.header.base <= last.header.base;
+        if self.active.as_ref().is_some_and(is_going) {
+            // First: nothing may be written to a segment that the disk may already know as trimmed.
+            self.active = None;
+        }
+        self.put_bound(self.bound, end, false)?;
+        self.shared.trimmed.store(end, Ordering::Release);
+        self.shared.segments.trim(last.header.base);
+        Ok(())
+    }
+
     /// Leaves the exact next offset behind, if everything before it is on disk.
     fn mark_clean(&mut self) {
-        let hash = topic_hash(&self.shared.options.name);
         let marked = match &self.active {
-            Some(active) => files::sync(&active.file),
+            Some(active) => self.shared.files.sync(&active.file),
             None => Ok(()),
         }
-        .and_then(|()| {
-            bound::write(&self.shared.dir, hash, Bound { bound: self.next, end: self.end, clean: true })
-        });
+        .and_then(|()| self.put_bound(self.next, self.shared.trimmed(), true));
         if let Err(error) = marked {
             tracing::error!(
                 log.topic = self.shared.options.name,

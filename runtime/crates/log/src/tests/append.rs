@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::*;
-use crate::log::prepare;
 use crate::{AppendError, MAX_APPEND_BYTES, OpenError};
 
 #[tokio::test]
@@ -57,8 +56,7 @@ async fn after_a_crash_offsets_go_on_at_the_bound() {
 #[tokio::test]
 async fn what_waits_is_written_as_one_block() {
     let dir = tempfile::tempdir().unwrap();
-    let topic_dir = dir.path().join(NAME);
-    let (topic, writer, _) = prepare(topic_dir, options(Durability::Fsync)).unwrap();
+    let (topic, writer) = prepare(dir.path(), options(Durability::Fsync));
     let mut pending = Vec::new();
     for n in 0..100_u64 {
         let records = (0..=n % 3).map(|_| record(1, "x")).collect();
@@ -81,7 +79,7 @@ async fn what_waits_is_written_as_one_block() {
 #[tokio::test]
 async fn a_group_ends_at_its_size() {
     let dir = tempfile::tempdir().unwrap();
-    let (topic, writer, _) = prepare(dir.path().join(NAME), options(Durability::Os)).unwrap();
+    let (topic, writer) = prepare(dir.path(), options(Durability::Os));
     let mebibyte = vec![7; 1024 * 1024];
     let mut pending = Vec::new();
     for _ in 0..9 {
@@ -103,7 +101,7 @@ async fn a_group_ends_at_its_size() {
 async fn a_full_queue_refuses_and_takes_again() {
     let dir = tempfile::tempdir().unwrap();
     let tiny = TopicOptions { queue_bytes: 100, ..options(Durability::Os) };
-    let (topic, writer, _) = prepare(dir.path().join(NAME), tiny).unwrap();
+    let (topic, writer) = prepare(dir.path(), tiny);
     let fifty = || vec![record(1, [0; 34])];
     let first = topic.enqueue(fifty(), Duration::ZERO).await.unwrap();
     let second = topic.enqueue(fifty(), Duration::ZERO).await.unwrap();

@@ -4,8 +4,6 @@
 use std::fs::OpenOptions;
 
 use super::*;
-use crate::log::prepare;
-use crate::writer::Writer;
 use crate::{AppendError, OpenError};
 
 /// Runs a writer for appends that each must be answered before the next, then closes it cleanly.
@@ -25,7 +23,7 @@ async fn on_device(dir: &Path, before: &[&str], device: &str) -> (Topic, Writer)
     let (log, topic) = open(dir, options(Durability::Fsync));
     append_each(&topic, before).await;
     log.close().await;
-    let (topic, mut writer, _) = prepare(dir.join(NAME), options(Durability::Fsync)).unwrap();
+    let (topic, mut writer) = prepare(dir, options(Durability::Fsync));
     writer.replace_file(OpenOptions::new().write(true).open(device).unwrap());
     (topic, writer)
 }
@@ -68,9 +66,10 @@ async fn a_refused_block_that_stays_in_its_file_is_never_read() {
     let refused = whole.len() - (64 + 16 + "refused".len());
     std::fs::write(last_segment(dir.path()), &whole[..refused]).unwrap();
     crate::bound::write(
+        &SystemFiles,
         &dir.path().join(NAME),
         crate::recovery::topic_hash(NAME),
-        crate::bound::Bound { bound: 2, end: 1, clean: true },
+        crate::bound::Bound { bound: 2, end: 1, trimmed: 0, clean: true },
     )
     .unwrap();
     let first = last_segment(dir.path());
@@ -94,7 +93,7 @@ async fn a_refused_block_that_stays_in_its_file_is_never_read() {
 #[tokio::test]
 async fn a_segment_that_failed_before_its_first_block_leaves_no_file() {
     let dir = tempfile::tempdir().unwrap();
-    let (topic, mut writer, _) = prepare(dir.path().join(NAME), options(Durability::Fsync)).unwrap();
+    let (topic, mut writer) = prepare(dir.path(), options(Durability::Fsync));
     writer.begin_segment();
     writer.replace_file(OpenOptions::new().write(true).open("/dev/full").unwrap());
     let answers = run(&topic, writer, &["a", "b"]).await;

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::*;
+use crate::Retention;
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -22,6 +23,11 @@ enum Step {
         reader: Index,
         records: usize,
         bytes: usize,
+    },
+    /// Segments whose records are all below one of the offsets so far go, up to what may be kept.
+    Trim {
+        below: Index,
+        keep: Option<u64>,
     },
     Close,
     Crash,
@@ -47,6 +53,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(lanes, from)| Step::Reader { lanes, from }),
         8 => (any::<Index>(), 1..6_usize, 1..500_usize)
             .prop_map(|(reader, records, bytes)| Step::Read { reader, records, bytes }),
+        2 => (any::<Index>(), prop::option::of(0..4_000_u64)).prop_map(|(below, keep)| Step::Trim { below, keep }),
         1 => Just(Step::Close),
         1 => Just(Step::Crash),
         1 => any::<Index>().prop_map(Step::Tear),
@@ -64,6 +71,8 @@ struct Block {
     bytes: Range<u64>,
     /// Whether it can still be read.
     whole: bool,
+    /// Whether it was deleted on purpose.
+    trimmed: bool,
 }
 
 impl Block {
@@ -78,8 +87,7 @@ struct Follower {
     reader: Reader,
     lanes: LaneSet,
     from: u64,
-    entries: Vec<(u64, u8, Vec<u8>)>,
-    lost: Vec<Range<u64>>,
+    given: Given,
 }
 
 struct Model {
@@ -116,7 +124,7 @@ impl Model {
                 let from = from.index(usize::try_from(known).unwrap_or(usize::MAX - 1) + 1) as u64;
                 let lanes = LaneSet::from_bits(lanes);
                 let reader = self.topic().reader(lanes, from);
-                self.followers.push(Follower { reader, lanes, from, entries: Vec::new(), lost: Vec::new() });
+                self.followers.push(Follower { reader, lanes, from, given: Given::default() });
             }
             Step::Read { reader, records, bytes } => {
                 if !self.followers.is_empty() {
@@ -124,6 +132,7 @@ impl Model {
                     self.read(index, records, bytes).await;
                 }
             }
+            Step::Trim { below, keep } => self.trim(below, keep).await,
             Step::Close => self.end(true).await,
             Step::Crash => self.end(false).await,
             Step::Tear(at) => {
@@ -146,12 +155,19 @@ impl Model {
         let file = last_segment(self.dir.path());
         let end = std::fs::metadata(&file).unwrap().len();
         let length = 64 + records.iter().map(|(_, payload)| 16 + payload.len() as u64).sum::<u64>();
-        self.blocks.push(Block { offsets, records, file, bytes: end - length..end, whole: true });
+        self.blocks.push(Block {
+            offsets,
+            records,
+            file,
+            bytes: end - length..end,
+            whole: true,
+            trimmed: false,
+        });
     }
 
     async fn read(&mut self, index: usize, records: usize, bytes: usize) {
         let follower = &mut self.followers[index];
-        let left = self.blocks.iter().filter(|block| block.whole);
+        let left = self.blocks.iter().filter(|block| block.whole && !block.trimmed);
         let left = left.flat_map(|block| block.entries(follower.lanes, follower.reader.position())).count();
         if left == 0 {
             return;
@@ -159,7 +175,7 @@ impl Model {
         let read = follower.reader.next(records, bytes).await.unwrap();
         let read_bytes = read.entries.iter().map(|entry| entry.payload.len()).sum::<usize>();
         assert!(read.entries.len() <= records && (read_bytes <= bytes || read.entries.len() == 1));
-        follower.take(read.entries, read.lost);
+        follower.given.add(read);
     }
 
     /// Ends the log and compares what its readers gave with what they should have.
@@ -171,8 +187,7 @@ impl Model {
             reader: topic.reader(LaneSet::ALL, 0),
             lanes: LaneSet::ALL,
             from: 0,
-            entries: Vec::new(),
-            lost: Vec::new(),
+            given: Given::default(),
         });
         if clean {
             log.close().await
@@ -180,35 +195,76 @@ impl Model {
             crash(log)
         }
         for mut follower in followers {
-            let (entries, lost) = drain(&mut follower.reader).await;
-            follower.take(entries, lost);
+            follower.given.drain(&mut follower.reader).await;
             self.check(&follower);
         }
     }
 
     fn check(&self, follower: &Follower) {
-        let expected: Vec<_> = self
-            .blocks
-            .iter()
-            .filter(|block| block.whole)
-            .flat_map(|block| block.entries(follower.lanes, follower.from))
+        let Given { entries, trimmed, lost } = &follower.given;
+        let read: Vec<_> = entries.iter().map(|e| (e.offset, e.lane.number(), e.payload.to_vec())).collect();
+        let offsets: BTreeSet<u64> = read.iter().map(|(offset, ..)| *offset).collect();
+        // The trimmed may still have been read.
+        let readable = self.blocks.iter().filter(|block| block.whole);
+        let expected: Vec<_> = readable
+            .flat_map(|block| {
+                let entries = block.entries(follower.lanes, follower.from);
+                entries.filter(|(offset, ..)| !block.trimmed || offsets.contains(offset))
+            })
             .collect();
-        assert_eq!(follower.entries, expected);
+        assert_eq!(read, expected);
 
-        let told: Vec<u64> = follower.lost.iter().cloned().flatten().collect();
+        let skipped = |offset: &u64| trimmed.iter().any(|range| range.contains(offset));
+        assert!(!offsets.iter().any(skipped), "{trimmed:?} was read");
+        for block in self.blocks.iter().filter(|block| block.whole) {
+            let told = block.offsets.clone().any(|offset| skipped(&offset));
+            assert!(block.trimmed || !told, "{:?} was not trimmed", block.offsets);
+            let mut missing = block.entries(follower.lanes, follower.from);
+            assert!(missing.all(|(offset, ..)| offsets.contains(&offset) || skipped(&offset)), "{trimmed:?}");
+        }
+
+        let told: Vec<u64> = lost.iter().cloned().flatten().collect();
         let distinct: BTreeSet<_> = told.iter().copied().collect();
-        assert_eq!(told.len(), distinct.len(), "told twice: {:?}", follower.lost);
+        assert_eq!(told.len(), distinct.len(), "told twice: {lost:?}");
+        assert!(!told.iter().any(skipped), "{lost:?} and {trimmed:?}");
         let gone = self.blocks.iter().filter(|block| !block.whole);
         let gone: BTreeSet<_> = gone.flat_map(|block| block.offsets.clone()).collect();
         assert!(distinct.is_subset(&gone), "{:?} is not gone", distinct.difference(&gone));
         // What a whole block of the same segment follows can't be taken for a write that a crash interrupted.
-        for (n, block) in self.blocks.iter().enumerate().filter(|(_, block)| !block.whole) {
+        for (n, block) in self.blocks.iter().enumerate().filter(|(_, block)| !block.whole && !block.trimmed) {
             let followed = self.blocks[n..].iter().any(|later| later.whole && later.file == block.file);
             if followed && block.entries(follower.lanes, follower.from).next().is_some() {
                 let mut offsets = block.offsets.clone().filter(|offset| *offset >= follower.from);
                 assert!(offsets.all(|offset| distinct.contains(&offset)), "{:?} is not told", block.offsets);
             }
         }
+    }
+
+    async fn trim(&mut self, below: Index, keep: Option<u64>) {
+        let known = self.blocks.last().map_or(0, |last| last.offsets.end);
+        let below = below.index(usize::try_from(known).unwrap_or(usize::MAX - 1) + 1) as u64;
+        let retain = keep.is_none().then_some(Duration::ZERO);
+        let topic = self.topic();
+        topic.trim(below, Retention { retain, retain_bytes: keep }).await.unwrap();
+        let files = segments(self.dir.path());
+        for block in self.blocks.iter_mut().filter(|block| !files.contains(&block.file)) {
+            assert!(block.trimmed || !block.whole || block.offsets.end <= below, "{block:?} above {below}");
+            block.trimmed = true;
+        }
+        assert!(self.blocks.is_sorted_by_key(|block| !block.trimmed), "the oldest go first");
+        // Of what may go, no more is left than is to be kept. With damage, less may go.
+        if self.blocks.iter().all(|block| block.whole) {
+            let needed = self
+                .blocks
+                .iter()
+                .find(|block| block.offsets.end > below && !block.trimmed)
+                .map(|block| &block.file);
+            let left = files.iter().take_while(|file| Some(*file) != needed);
+            let left: u64 = left.map(|file| std::fs::metadata(file).unwrap().len()).sum();
+            assert!(left <= keep.unwrap_or(0), "{left} bytes are left below {below}");
+        }
+        let lengths = files.iter().map(|file| std::fs::metadata(file).unwrap().len());
+        assert_eq!((topic.bytes(), topic.segments()), (lengths.sum(), files.len()));
     }
 
     fn tear(&mut self, at: Index) {
@@ -240,14 +296,6 @@ impl Model {
             std::fs::write(path, bytes).unwrap();
             block.whole = false;
         }
-    }
-}
-
-impl Follower {
-    fn take(&mut self, entries: Vec<Entry>, lost: Vec<Range<u64>>) {
-        let entries = entries.into_iter().map(|e| (e.offset, e.lane.number(), e.payload.to_vec()));
-        self.entries.extend(entries);
-        self.lost.extend(lost);
     }
 }
 

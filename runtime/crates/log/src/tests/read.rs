@@ -110,7 +110,7 @@ async fn a_segment_without_a_readable_block_is_not_opened() {
     append_each(&topic, &["a"]).await;
     log.close().await;
     let full = TopicOptions { segment_bytes: 1, ..options(Durability::Os) };
-    let (topic, mut writer, _) = crate::log::prepare(dir.path().join(NAME), full).unwrap();
+    let (topic, mut writer) = prepare(dir.path(), full);
     writer.begin_segment();
     assert_eq!(segments(dir.path()).len(), 2);
     std::fs::remove_file(last_segment(dir.path())).unwrap();
