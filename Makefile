@@ -47,8 +47,10 @@ format: ## format all code
 	$(CARGO) fmt --all
 	cd guest-receivers && $(CARGO) fmt --all
 
-bench: build ## print acknowledged messages a second, for each durability
+bench: build guests ## print acknowledged messages a second for each durability, and what hostile receivers cost another one
 	@tests/bench/run
+	@echo
+	@tests/bench/isolation
 
 clean: ## remove everything that was built, and the demo's data
 	$(CARGO) clean

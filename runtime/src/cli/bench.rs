@@ -1,5 +1,6 @@
 //! `wharf bench`: how many messages a second a running server acknowledges, and after how long. Each connection keeps its
-//! window full and sends on with every answer (a closed loop), so the latency is that of a server under full load.
+//! window full and sends on with every answer (a closed loop), so the latency is that of a server under full load; or it sends at
+//! a fixed rate, so that it is that of a server with as much to do as in another run.
 
 use std::{
     io::{Write, stdout},
@@ -18,7 +19,7 @@ use crate::{
     },
     client::{ClientError, Connection, DEFAULT_ENDPOINT, Endpoint},
 };
-use load::Load;
+use load::{Load, Pace};
 use report::Setup;
 
 mod load;
@@ -66,6 +67,9 @@ pub struct Args {
     /// Frames that each connection has under way
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4096))]
     window: u16,
+    /// Messages a second to send, all connections together; without it, as many as the windows let through
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    rate: Option<u32>,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -85,6 +89,7 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
         size_bytes: args.size,
         window: args.window,
         encoding: args.format.into(),
+        rate: args.rate,
     };
     check(&setup)?;
     let mut loads = Vec::new();
@@ -100,9 +105,10 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
     let bar = progress::acknowledged();
     let started = Instant::now();
     let mut running = JoinSet::new();
-    for load in loads {
+    for (load, number) in loads.into_iter().zip(0..) {
+        let pace = setup.pace(started, number);
         let (latency, bar, shutdown) = (latency.clone(), bar.clone(), shutdown.clone());
-        running.spawn(async move { load.run(latency, started + args.duration, &bar, &shutdown).await });
+        running.spawn(async move { load.run(latency, pace, started + args.duration, &bar, &shutdown).await });
     }
     let outcomes = running.join_all().await;
     bar.finish_and_clear();
@@ -116,6 +122,15 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
     match report.refused() {
         0 => Ok(()),
         refused => bail!("not all messages were accepted: {refused} refused"),
+    }
+}
+
+impl Setup {
+    /// When a connection sends its frames, if there is a rate: all at the same pace, and one after the other.
+    fn pace(&self, started: Instant, connection: u16) -> Option<Pace> {
+        let turn = Duration::from_secs(1).saturating_mul(self.batch.into()) / self.rate?;
+        let due = started + turn.saturating_mul(connection.into());
+        Some(Pace { due, pause: turn.saturating_mul(self.connections.into()) })
     }
 }
 
@@ -172,6 +187,7 @@ mod tests {
         size_bytes: 300,
         window: 64,
         encoding: Encoding::Json,
+        rate: None,
     };
 
     #[test]
@@ -186,6 +202,18 @@ mod tests {
             let usage = check(&setup).unwrap_err();
             assert!(usage.0.contains(named), "{usage} does not name {named}");
         }
+    }
+
+    #[test]
+    fn connections_share_a_rate_and_take_turns() {
+        let setup = Setup { connections: 4, agents: 4, batch: 10, rate: Some(1_000), ..SETUP };
+        let started = Instant::now();
+        for (connection, first) in [(0, 0), (1, 10), (3, 30)] {
+            let pace = setup.pace(started, connection).unwrap();
+            assert_eq!(pace.due - started, Duration::from_millis(first));
+            assert_eq!(pace.pause, Duration::from_millis(40));
+        }
+        assert!(SETUP.pace(started, 0).is_none());
     }
 
     #[test]

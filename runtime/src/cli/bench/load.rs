@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use hdrhistogram::Histogram;
 use indicatif::ProgressBar;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use wharf_protocol::{Answer, Refusal};
 
@@ -25,6 +25,15 @@ pub struct Load {
     connection: Connection<Instant>,
     frames: Vec<Frame>,
     calls_per_frame: u64,
+}
+
+/// When frames are sent that do not follow each other as fast as their answers come.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// When the next one is due.
+    pub due: Instant,
+    /// The time between two of them.
+    pub pause: Duration,
 }
 
 /// What became of one connection's messages.
@@ -56,10 +65,11 @@ impl Load {
         Self { connection, frames, calls_per_frame: calls_per_frame.into() }
     }
 
-    /// Sends until that moment or until told to stop, and hears all answers.
+    /// Sends until that moment or until told to stop, at a pace if there is one, and hears all answers.
     pub async fn run(
         mut self,
         latency: Histogram<u64>,
+        mut pace: Option<Pace>,
         until: Instant,
         bar: &ProgressBar,
         shutdown: &CancellationToken,
@@ -77,15 +87,25 @@ impl Load {
             while now < until
                 && self.connection.has_room()
                 && !shutdown.is_cancelled()
+                && pace.is_none_or(|pace| pace.due <= now)
                 && let Some(frame) = frames.next()
             {
                 self.connection.send(frame.clone(), now).await;
+                // What is late is made up for, so that the pace holds on the whole.
+                pace = pace.map(|Pace { due, pause }| Pace { due: due + pause, pause });
                 now = Instant::now();
             }
-            if self.connection.in_flight() == 0 {
+            let more = now < until && self.connection.has_room() && !shutdown.is_cancelled();
+            let next = pace.map(|pace| pace.due).filter(|due| more && *due < until);
+            let unanswered = self.connection.in_flight() > 0;
+            if !unanswered && next.is_none() {
                 break;
             }
-            match self.connection.answer().await {
+            let answer = tokio::select! {
+                answer = self.connection.answer() => answer,
+                () = sleep_until(next.unwrap_or(until)), if next.is_some() => continue,
+            };
+            match answer {
                 Ok((sent, answer)) => {
                     let before = outcome.acknowledged;
                     let pause = outcome.count(sent, answer, self.calls_per_frame);
@@ -129,5 +149,45 @@ impl Outcome {
         }
         self.acknowledged = self.acknowledged.saturating_add(calls.saturating_sub(refused));
         pause
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wharf_protocol::{AgentId, Call, Encoding, Request};
+
+    use super::*;
+    use crate::client::fake::Fake;
+
+    /// Runs a load of pings for so long, at a pace, against a server that accepts all.
+    async fn run(pace: Pace, until: Instant) -> Outcome {
+        let fake = Fake::start().await;
+        let endpoint = fake.endpoint();
+        let (connection, mut served) = tokio::join!(Connection::open(&endpoint, 8), fake.accept());
+        let ping = Request::from(Call::Ping { agent: AgentId::new("a").unwrap() });
+        let load = Load::new(connection.unwrap(), vec![Frame::encode(&[ping], Encoding::Json)], 1);
+        let serving = tokio::spawn(async move {
+            while served.frame().await.is_some() {
+                served.accept(1).await;
+            }
+        });
+        let (bar, shutdown) = (ProgressBar::hidden(), CancellationToken::new());
+        let outcome = load.run(histogram().unwrap(), Some(pace), until, &bar, &shutdown).await;
+        serving.await.unwrap();
+        outcome
+    }
+
+    #[tokio::test]
+    async fn a_pace_is_not_exceeded() {
+        let (due, pause) = (Instant::now(), Duration::from_secs(1));
+        let outcome = run(Pace { due, pause }, due + pause).await;
+        assert_eq!((outcome.acknowledged, outcome.latency.len()), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn what_is_late_is_not_sent_after_the_end() {
+        let (until, pause) = (Instant::now(), Duration::from_millis(1));
+        let outcome = run(Pace { due: until - Duration::from_secs(1), pause }, until).await;
+        assert_eq!(outcome.acknowledged, 0);
     }
 }

@@ -65,7 +65,15 @@ mod tests {
     use super::*;
 
     fn setup(connections: u16, agents: u32, batch: u16) -> Setup {
-        Setup { connections, agents, batch, size_bytes: 300, window: 64, encoding: Encoding::Json }
+        Setup {
+            connections,
+            agents,
+            batch,
+            size_bytes: 300,
+            window: 64,
+            rate: None,
+            encoding: Encoding::Json,
+        }
     }
 
     #[test]

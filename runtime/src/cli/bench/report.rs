@@ -26,6 +26,9 @@ pub struct Setup {
     /// Encoding on the wire.
     #[serde(rename = "format", serialize_with = "encoding_name")]
     pub encoding: Encoding,
+    /// Messages a second that were to be sent, if not as many as could be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate: Option<u32>,
 }
 
 /// What was measured.
@@ -107,12 +110,15 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Setup { connections, agents, batch, size_bytes, window, encoding } = &self.setup;
+        let Setup { connections, agents, batch, size_bytes, window, encoding, rate } = &self.setup;
         let format = name(*encoding);
         writeln!(
             f,
             "{connections} connections, {agents} agents, batches of {batch}, bodies of {size_bytes} bytes, {format}, window {window}"
         )?;
+        if let Some(rate) = rate {
+            writeln!(f, "{rate} messages/s were to be sent")?;
+        }
         writeln!(
             f,
             "acknowledged {} messages in {:.3} s: {:.0} messages/s",
@@ -151,6 +157,7 @@ mod tests {
             size_bytes: 300,
             window: 64,
             encoding: Encoding::Msgpack,
+            rate: None,
         };
         let mut latency = histogram().unwrap();
         for microseconds in 1..=1_000 {
@@ -166,6 +173,9 @@ mod tests {
         acknowledged 1000000 messages in 2.500 s: 400000 messages/s
         latency p50 0.500 ms, p99 0.990 ms, max 1.000 ms
         ");
+        let mut paced = report(BTreeMap::new());
+        paced.setup.rate = Some(500_000);
+        assert_eq!(paced.to_string().lines().nth(1), Some("500000 messages/s were to be sent"));
         insta::assert_snapshot!(report(BTreeMap::from([("overloaded", 64), ("unknown_type", 1)])), @"
         8 connections, 256 agents, batches of 64, bodies of 300 bytes, msgpack, window 64
         acknowledged 1000000 messages in 2.500 s: 400000 messages/s
