@@ -98,13 +98,6 @@ pub async fn load(host: &Host, config: &Config) -> Result<Vec<Fed>, ComponentErr
     for settings in &config.receivers {
         match host.load(options(settings)).await {
             Ok(receiver) => {
-                for warning in receiver.warnings() {
-                    tracing::warn!(
-                        receiver.name = settings.name,
-                        warning,
-                        "a receiver's config can be improved"
-                    );
-                }
                 loaded.push(Fed { settings: settings.clone(), receiver });
             }
             Err(error) => errors.push((settings.name.clone(), error)),

@@ -112,6 +112,11 @@ pub async fn run(
         fed = components::load(&host, &config) => fed?,
         () = shutdown.cancelled() => return Ok(()),
     };
+    for Fed { settings, receiver } in &fed {
+        for warning in receiver.warnings() {
+            tracing::warn!(receiver.name = settings.name, warning, "a receiver's config can be improved");
+        }
+    }
     metrics.guests.set(fed.iter().map(|fed| fed.receiver.clone()).collect());
     let stored = Stored::open(data_dir, keyvalue, &config).await?;
     let guests = guest_runtime(config.host.threads).map_err(ServeError::Start)?;

@@ -23,10 +23,15 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let mut text =
         format!("{}: {} data types, {} receivers\n", args.config.display(), config.types.len(), loaded.len());
     for fed in &loaded {
-        let page = if fed.receiver.serves_pages() { ", serves a page" } else { "" };
+        let does = [
+            (fed.receiver.serves_pages(), ", serves a page"),
+            (fed.receiver.hears_presence(), ", hears of agents"),
+            (fed.settings.tick.is_some(), ", ticks"),
+        ];
+        let does: String = does.iter().filter(|(does, _)| *does).map(|(_, what)| *what).collect();
         let digest: String = fed.receiver.digest().chars().take(12).collect();
         text.push_str(&format!(
-            "  {} {digest} on {}{page}\n",
+            "  {} {digest} on {}{does}\n",
             fed.settings.name,
             fed.settings.types.join(", ")
         ));
