@@ -4,7 +4,7 @@ use std::{io, path::PathBuf, time::Duration};
 
 use wharf_log::LANES;
 
-use crate::layout::MAX_NAME;
+use crate::{MAX_BURIAL_BYTES, layout::MAX_NAME};
 
 /// Why a call of [`State`](crate::State) or [`KeyValue`](crate::KeyValue) failed.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +87,28 @@ pub enum StateError {
         problem: String,
     },
 
+    /// A stored dead letter is not one that Wharf writes. What it was is not guessed.
+    #[error(
+        "understand the stored dead letter {id} of receiver {receiver:?}: {problem}; it can only be dropped"
+    )]
+    DamagedDeadLetter {
+        /// The receiver.
+        receiver: String,
+        /// Its number.
+        id: u64,
+        /// What is wrong with it.
+        problem: String,
+    },
+
+    /// More dead letters than one write may have.
+    #[error(
+        "bury messages of {found} bytes in one write: the limit is {MAX_BURIAL_BYTES}; bury fewer at a time"
+    )]
+    Burial {
+        /// The bytes of the messages together.
+        found: usize,
+    },
+
     /// A key of the database of receivers' values is not one that Wharf writes.
     #[error(
         "understand the key {key:?} in the database of receivers' values: expected the key of {expected}"
@@ -107,7 +129,7 @@ pub enum StateError {
         problem: String,
     },
 
-    /// The disk does not keep up with what receivers write.
+    /// The disk does not keep up with what is to be kept for receivers.
     #[error(
         "write to the state database {dir:?}: the disk has not taken in what was written before within {waited:?}"
     )]

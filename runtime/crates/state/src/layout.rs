@@ -94,6 +94,31 @@ pub fn take<const N: usize>(value: &mut &[u8]) -> Option<[u8; N]> {
     Some(*bytes)
 }
 
+/// Takes the format off a value, if it is the one that this version knows.
+pub fn take_format(value: &mut &[u8], known: u8) -> Result<(), String> {
+    match take(value) {
+        Some([format]) if format == known => Ok(()),
+        Some([format]) => Err(format!("its format is {format}, this version knows format {known}")),
+        None => Err("it is empty".to_owned()),
+    }
+}
+
+/// Adds a text to a value, after its length (4 bytes). What is beyond so many bytes is cut off.
+pub fn put_text(value: &mut Vec<u8>, text: &str, max_bytes: usize) {
+    let text = text.get(..text.floor_char_boundary(max_bytes)).unwrap_or_default();
+    // No bound comes near to what four bytes can count.
+    value.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
+    value.extend_from_slice(text.as_bytes());
+}
+
+/// The next text of a value; none if the value ends within it, or if it is not text.
+pub fn take_text(value: &mut &[u8]) -> Option<String> {
+    let length = usize::try_from(u32::from_be_bytes(take(value)?)).ok()?;
+    let (text, rest) = value.split_at_checked(length)?;
+    *value = rest;
+    str::from_utf8(text).ok().map(str::to_owned)
+}
+
 #[cfg(test)]
 mod tests {
     use wharf_log::Lane;

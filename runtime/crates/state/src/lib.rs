@@ -1,8 +1,9 @@
-//! What Wharf remembers beside the log: how far each receiver has come, which agents are known, and what receivers keep for
-//! themselves.
+//! What Wharf remembers beside the log: how far each receiver has come, which messages it did not get and why, which agents
+//! are known, and what receivers keep for themselves.
 //!
 //! A [`Cursor`] says which offsets of one lane of a topic a receiver has finished; a [`KnownAgent`] which data types an
-//! agent has used and whether it is active. [`State`] keeps them in a small database in the data directory. [`KeyValue`] is
+//! agent has used and whether it is active; a [`DeadLetter`] is a message that a receiver could not handle, a [`Gap`] says which
+//! messages it was not given. [`State`] keeps them in a small database in the data directory. [`KeyValue`] is
 //! another database, of the values that receivers keep under keys. This crate neither reads the log nor decides what is
 //! finished or who is active. Every call of [`State`] and of a [`Bucket`] blocks on the disk.
 #![forbid(unsafe_code)]
@@ -11,7 +12,9 @@
 mod agents;
 mod cursor;
 mod database;
+mod dead_letters;
 mod error;
+mod gaps;
 mod journal;
 mod keyvalue;
 mod layout;
@@ -19,7 +22,13 @@ mod store;
 
 pub use agents::{KnownAgent, KnownAgents, UsedTopic};
 pub use cursor::{Cursor, CursorFull, Cursors, MAX_RUNS};
+pub use dead_letters::{
+    Burial, DamagedDeadLetter, DeadLetter, DeadLetterEntry, DeadLetterLimits, DeadLetterPage,
+    DeadLetterUsage, Death, DeathKind, LETTER_OVERHEAD, MAX_BACKTRACE, MAX_BURIAL_BYTES, MAX_PAGE,
+    MAX_REASON, MAX_STDERR, Redrive,
+};
 pub use error::StateError;
+pub use gaps::{Gap, GapReason, KnownGaps, MAX_GAPS, MAX_WHAT, MAX_WHO, Seek};
 pub use keyvalue::{
     Bucket, KeyPage, KeyValue, KeyValueError, KeyValueStore, MAX_BUCKET_NAME, MAX_KEY, MAX_KEYS, MAX_READ,
     MAX_VALUE, Refusal, Seen, Swap,

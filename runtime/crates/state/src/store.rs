@@ -5,37 +5,17 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::OwnedWriteBatch;
 use wharf_log::{Lane, LaneSet};
 
-use crate::{Cursor, Cursors, StateError, database, journal, layout};
+use crate::{Cursor, Cursors, StateError, database, dead_letters::Ledger, journal, layout};
+use open::Open;
 
+pub(crate) mod open;
 #[cfg(test)]
 pub(crate) mod processes;
 #[cfg(test)]
 mod tests;
-
-/// The keyspace that holds the cursors. The layout of its entries is described in the module `layout`.
-const CURSORS: &str = "cursors";
-
-/// The keyspaces of presence. The layout of their entries is described in the module `agents`.
-const AGENTS: &str = "agents";
-const PRESENCE: &str = "presence";
-
-/// What the database may cache of its files. All is read when the server starts and never after, so the least will do.
-const CACHE_BYTES: u64 = 1024 * 1024;
-
-/// How many files the database may keep open. Cursors and agents fill a handful.
-const OPEN_FILES: usize = 16;
-
-/// How much of what was written may wait in memory before it goes to a sorted file: some minutes of cursors under load.
-const MEMTABLE_BYTES: u64 = 4 * 1024 * 1024;
-
-/// The size of the journals together, the smallest that the database accepts.
-const JOURNAL_BYTES: u64 = 64 * 1024 * 1024;
-
-/// One thread for all keyspaces suffices to write sorted files and to merge them.
-const WORKER_THREADS: usize = 1;
 
 /// How safe a save is when it returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,13 +40,8 @@ struct Shared {
     dir: PathBuf,
     /// `None` after a failed write. One lock for all is no loss: the database has one writer at a time as well.
     open: Mutex<Option<Open>>,
-}
-
-pub(crate) struct Open {
-    pub(crate) database: Database,
-    pub(crate) cursors: Keyspace,
-    pub(crate) agents: Keyspace,
-    pub(crate) presence: Keyspace,
+    /// What is known of each receiver's dead letters without reading them. Locked after `open`, and only for a moment.
+    ledger: Mutex<Ledger>,
 }
 
 impl State {
@@ -78,7 +53,10 @@ impl State {
     pub fn open(dir: &Path) -> Result<Self, StateError> {
         database::create(dir, |dir| Open::at(dir).map(drop))?;
         let open = Open::at(dir)?;
-        Ok(Self { shared: Arc::new(Shared { dir: dir.to_owned(), open: Mutex::new(Some(open)) }) })
+        let mut ledger = Ledger::default();
+        ledger.read(&open).map_err(|error| read_error(dir, error))?;
+        let (dir, open, ledger) = (dir.to_owned(), Mutex::new(Some(open)), Mutex::new(ledger));
+        Ok(Self { shared: Arc::new(Shared { dir, open, ledger }) })
     }
 
     /// The cursors of `receiver` in `topic`, or `None` if none were ever saved.
@@ -106,38 +84,12 @@ impl State {
         changed: impl IntoIterator<Item = (Lane, &'a Cursor)>,
         persist: Persist,
     ) -> Result<(), StateError> {
-        let key = layout::key(receiver, topic)?;
-        let mut cursors = Cursors::at(0);
-        let mut lanes = LaneSet::EMPTY;
-        for (lane, cursor) in changed {
-            cursors.get_mut(lane).clone_from(cursor);
-            lanes.insert(lane);
-        }
-        if lanes.is_empty() {
+        layout::key(receiver, topic)?;
+        let mut changed = changed.into_iter().peekable();
+        if changed.peek().is_none() {
             return Ok(());
         }
-
-        let mut guard = self.lock();
-        let open = self.opened(&mut guard)?;
-        if lanes != LaneSet::ALL {
-            let stored = self.read(open, receiver, topic)?.ok_or_else(|| StateError::FirstSave {
-                receiver: receiver.to_owned(),
-                topic: topic.to_owned(),
-                found: lanes.len(),
-            })?;
-            for (lane, cursor) in stored.iter().filter(|(lane, _)| !lanes.contains(*lane)) {
-                cursors.get_mut(lane).clone_from(cursor);
-            }
-        }
-
-        let mode = match persist {
-            Persist::Buffered => PersistMode::Buffer,
-            Persist::Sync => PersistMode::SyncData,
-        };
-        let mut batch = open.database.batch().durability(Some(mode));
-        batch.insert(&open.cursors, key, layout::encode(&cursors));
-        let written = batch.commit();
-        self.settle(guard, written)
+        self.write(persist, |open, batch| self.move_cursors(open, batch, receiver, topic, changed))
     }
 
     /// Every receiver and topic that has cursors, in order, whether it is still configured or not.
@@ -153,17 +105,86 @@ impl State {
             let (receiver, topic) = layout::parse_key(&key)?;
             Ok((receiver.to_owned(), topic.to_owned()))
         };
-        open.cursors.iter().map(pair).collect()
+        open.cursors.keyspace.iter().map(pair).collect()
     }
 
-    fn read(&self, open: &Open, receiver: &str, topic: &str) -> Result<Option<Cursors>, StateError> {
+    pub(crate) fn read(
+        &self,
+        open: &Open,
+        receiver: &str,
+        topic: &str,
+    ) -> Result<Option<Cursors>, StateError> {
         let key = layout::key(receiver, topic)?;
-        let value = open.cursors.get(key).map_err(|error| self.read_error(error))?;
+        let value = open.cursors.keyspace.get(key).map_err(|error| self.read_error(error))?;
         value.map(|value| layout::decode(&value)).transpose().map_err(|problem| StateError::DamagedCursors {
             receiver: receiver.to_owned(),
             topic: topic.to_owned(),
             problem,
         })
+    }
+
+    /// Adds the `changed` cursors to a batch, together with those of the lanes that stay where they are.
+    pub(crate) fn move_cursors<'a>(
+        &self,
+        open: &Open,
+        batch: &mut OwnedWriteBatch,
+        receiver: &str,
+        topic: &str,
+        changed: impl IntoIterator<Item = (Lane, &'a Cursor)>,
+    ) -> Result<(), StateError> {
+        let mut cursors = Cursors::at(0);
+        let mut lanes = LaneSet::EMPTY;
+        for (lane, cursor) in changed {
+            cursors.get_mut(lane).clone_from(cursor);
+            lanes.insert(lane);
+        }
+        if lanes.is_empty() {
+            return Ok(());
+        }
+        if lanes != LaneSet::ALL {
+            let stored = self.read(open, receiver, topic)?.ok_or_else(|| StateError::FirstSave {
+                receiver: receiver.to_owned(),
+                topic: topic.to_owned(),
+                found: lanes.len(),
+            })?;
+            for (lane, cursor) in stored.iter().filter(|(lane, _)| !lanes.contains(*lane)) {
+                cursors.get_mut(lane).clone_from(cursor);
+            }
+        }
+        open.cursors.put(batch, layout::key(receiver, topic)?, layout::encode(&cursors));
+        Ok(())
+    }
+
+    /// Writes what `change` puts into a batch, in one piece or not at all.
+    pub(crate) fn write<T>(
+        &self,
+        persist: Persist,
+        change: impl FnOnce(&Open, &mut OwnedWriteBatch) -> Result<T, StateError>,
+    ) -> Result<T, StateError> {
+        self.write_and(persist, change, |_, _| {})
+    }
+
+    /// Like [`write`](Self::write), and tells the ledger before anybody else can write.
+    pub(crate) fn write_and<T>(
+        &self,
+        persist: Persist,
+        change: impl FnOnce(&Open, &mut OwnedWriteBatch) -> Result<T, StateError>,
+        then: impl FnOnce(&mut Ledger, &T),
+    ) -> Result<T, StateError> {
+        let mut guard = self.lock();
+        let open = self.opened(&mut guard)?;
+        let mut batch = open.batch(persist);
+        let changed = change(open, &mut batch);
+        let written = changed.and_then(|value| {
+            open.commit(batch).map_err(|error| self.write_error(error))?;
+            Ok(value)
+        });
+        match &written {
+            Ok(value) => then(&mut self.ledger(), value),
+            Err(StateError::Write { .. }) => self.close(&mut guard),
+            Err(_) => {}
+        }
+        written
     }
 
     /// What came of a write. After a failed one the database is closed, and opened anew by the next call.
@@ -173,10 +194,14 @@ impl State {
         written: fjall::Result<()>,
     ) -> Result<(), StateError> {
         written.map_err(|error| {
-            *guard = None;
-            tracing::warn!(dir = ?self.shared.dir, "state database closed after a failed write");
-            StateError::Write { dir: self.shared.dir.clone(), source: Box::new(error) }
+            self.close(&mut guard);
+            self.write_error(error)
         })
+    }
+
+    fn close(&self, open: &mut Option<Open>) {
+        *open = None;
+        tracing::warn!(dir = ?self.shared.dir, "state database closed after a failed write");
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Option<Open>> {
@@ -192,37 +217,28 @@ impl State {
                 let dir = &self.shared.dir;
                 journal::rewrite(dir).map_err(|source| StateError::Prepare { dir: dir.clone(), source })?;
                 let open = Open::at(dir)?;
+                // Whether the failed write took place shows only now.
+                self.ledger().read(&open).map_err(|error| self.read_error(error))?;
                 tracing::info!(?dir, "state database opened again");
                 Ok(guard.insert(open))
             }
         }
     }
 
+    pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        // Every change is a single step, so what a panicking thread left behind is whole.
+        self.shared.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn read_error(&self, error: fjall::Error) -> StateError {
-        StateError::Read { dir: self.shared.dir.clone(), source: Box::new(error) }
+        read_error(&self.shared.dir, error)
+    }
+
+    pub(crate) fn write_error(&self, error: fjall::Error) -> StateError {
+        StateError::Write { dir: self.shared.dir.clone(), source: Box::new(error) }
     }
 }
 
-impl Open {
-    fn at(dir: &Path) -> Result<Self, StateError> {
-        let failed = |error| StateError::Open { dir: dir.to_owned(), source: Box::new(error) };
-        let database = Database::builder(dir)
-            .cache_size(CACHE_BYTES)
-            .max_cached_files(Some(OPEN_FILES))
-            .max_journaling_size(JOURNAL_BYTES)
-            .worker_threads(WORKER_THREADS)
-            .open()
-            .map_err(failed)?;
-        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
-        let cursors = database.keyspace(CURSORS, options).map_err(failed)?;
-        let agents = database.keyspace(AGENTS, options).map_err(failed)?;
-        let presence = database.keyspace(PRESENCE, options).map_err(failed)?;
-        Ok(Self { database, cursors, agents, presence })
-    }
-}
-
-impl std::fmt::Debug for Open {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Open").finish_non_exhaustive()
-    }
+fn read_error(dir: &Path, error: fjall::Error) -> StateError {
+    StateError::Read { dir: dir.to_owned(), source: Box::new(error) }
 }

@@ -72,7 +72,9 @@ fn the_first_save_holds_all_lanes() {
 fn damaged_entries_are_errors() {
     let dir = tempfile::tempdir().unwrap();
     let state = State::open(&dir.path().join("state")).unwrap();
-    let put = |key: &[u8], value: &[u8]| state.lock().as_ref().unwrap().cursors.insert(key, value).unwrap();
+    let put = |key: &[u8], value: &[u8]| {
+        state.lock().as_ref().unwrap().cursors.keyspace.insert(key, value).unwrap()
+    };
 
     put(b"r\0t", b"\x02whatever");
     let expected = r#"understand the stored cursors of receiver "r" in topic "t": its format is 2, this version knows format 1"#;
