@@ -170,11 +170,14 @@ pub struct Log {
     pub queue_size: u64,
     /// Bytes of the latest messages kept in memory, so that receivers that keep up read no files. Default: 16 MiB.
     pub tail_size: u64,
+    /// Bytes of the disk that are left free: before they are touched, messages are refused. Default: 128 MiB, so that whatever
+    /// must still be written has room.
+    pub disk_reserve: u64,
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Self { segment_size: 64 * MIB, queue_size: 32 * MIB, tail_size: 16 * MIB }
+        Self { segment_size: 64 * MIB, queue_size: 32 * MIB, tail_size: 16 * MIB, disk_reserve: 128 * MIB }
     }
 }
 
@@ -244,6 +247,23 @@ pub struct DataType {
     pub name: String,
     /// When a message counts as kept. Default: `fsync`, on the disk.
     pub durability: Durability,
+    /// How long messages are kept after every receiver finished them. Default: a day.
+    pub retain: Duration,
+    /// Bytes of such messages that are kept at most. Default: 1 GiB.
+    pub retain_bytes: u64,
+}
+
+impl DataType {
+    /// A data type with every setting at its default.
+    #[must_use]
+    pub fn new(name: String) -> Self {
+        Self {
+            name,
+            durability: Durability::Fsync,
+            retain: Duration::from_secs(24 * 3600),
+            retain_bytes: GIB,
+        }
+    }
 }
 
 /// How a receiver gets the bodies of messages.

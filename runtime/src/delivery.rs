@@ -245,6 +245,15 @@ impl Delivery {
         &self.statuses
     }
 
+    /// Says at any moment from where on some receiver still needs a topic; nothing if none is mapped to it.
+    pub fn needed_from(&self) -> impl Fn(&str) -> Option<u64> + Send + use<> {
+        let progress = self.progress.clone();
+        move |topic| {
+            let mapped = progress.iter().filter(|progress| progress.topic() == topic);
+            mapped.map(|progress| progress.lowest()).min()
+        }
+    }
+
     /// What an operator can do with the receivers.
     pub fn controls(&self) -> &Arc<Controls> {
         &self.controls

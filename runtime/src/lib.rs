@@ -14,6 +14,7 @@ pub mod delivery;
 pub mod frontend;
 pub mod open_files;
 pub mod presence;
+pub mod retention;
 pub mod router;
 pub mod server;
 pub mod telemetry;

@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use wharf_log::{Log, OpenError, TopicOptions};
+use wharf_log::{Log, OpenError, Retention, TopicOptions};
 use wharf_state::{KeyValue, State, StateError};
 
 use crate::admin::{self, Admin};
@@ -32,6 +32,7 @@ use crate::frontend::pages::{self, Page, Pages};
 use crate::frontend::{self, Frontend};
 use crate::open_files;
 use crate::presence::Presence;
+use crate::retention;
 use crate::router::Router;
 use crate::telemetry::Metrics;
 
@@ -142,7 +143,7 @@ async fn serve(
     listening: impl FnOnce(&Addresses),
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
-    let Stored { data_dir, log, state, keyvalue, feeds } = stored;
+    let Stored { data_dir, log, state, keyvalue, feeds, kept } = stored;
     let pages: BTreeMap<String, Page> =
         fed.iter().map(|fed| (fed.settings.name.clone(), page(fed))).collect();
     let prepared = {
@@ -177,6 +178,7 @@ async fn serve(
     let keeper = presence.start(state.clone(), config.state.cursor_interval, shutdown.clone());
     let delivery =
         prepared.start(guests.handle(), state.clone(), keyvalue.clone(), config.state.cursor_interval);
+    let trimming = tokio::spawn(retention::run(kept, delivery.needed_from(), shutdown.clone()));
     let sockets = TaskTracker::new();
     let frontend = Arc::new(Frontend {
         router: Arc::new(Router::new(
@@ -264,6 +266,7 @@ async fn serve(
     if tokio::time::timeout_at(answered_by, answered).await.is_err() {
         tracing::warn!("connections were still open when the time to stop was over");
     }
+    let _ = trimming.await;
     let clean = delivery.stop(ended_by).await;
     log.close().await;
     keeper.stop().await;
@@ -293,6 +296,7 @@ struct Stored {
     /// If some receiver may keep values.
     keyvalue: Option<KeyValue>,
     feeds: HashMap<String, Feed>,
+    kept: Vec<retention::Kept>,
 }
 
 impl Stored {
@@ -313,24 +317,35 @@ impl Stored {
             })
             .collect();
         let (log_path, state_path) = (data_dir.log(), data_dir.state());
-        let (log, state) = blocking(move || {
+        let configured = config.clone();
+        let (log, state, held) = blocking(move || {
             let log = Log::open(&log_path, options).map_err(ServeError::Log)?;
             let state = State::open(&state_path).map_err(ServeError::State)?;
-            Ok::<_, ServeError>((log, state))
+            let held = retention::held_by_others(&state, &configured).map_err(ServeError::State)?;
+            Ok::<_, ServeError>((log, state, held))
         })
         .await??;
-        let feeds = config
-            .types
-            .iter()
-            .filter_map(|data_type| {
-                let name = data_type.name.clone();
-                let topic = log.topic(&name)?.clone();
+        log.set_reserve(config.log.disk_reserve);
+        let topics = || config.types.iter().filter_map(|of| Some((of, log.topic(&of.name)?.clone())));
+        let feeds = topics()
+            .map(|(data_type, topic)| {
                 // A clean stop saved the cursors as they were.
                 let again_below = if data_dir.stopped_cleanly() { 0 } else { topic.end() };
-                Some((name, Feed { durability: data_type.durability, again_below, topic }))
+                let feed = Feed { durability: data_type.durability, again_below, topic };
+                (data_type.name.clone(), feed)
             })
             .collect();
-        Ok(Stored { data_dir: Arc::new(data_dir), log, state, keyvalue, feeds })
+        let kept = topics()
+            .map(|(data_type, topic)| retention::Kept {
+                topic,
+                retention: Retention {
+                    retain: Some(data_type.retain),
+                    retain_bytes: Some(data_type.retain_bytes),
+                },
+                held_from: held.get(&data_type.name).copied(),
+            })
+            .collect();
+        Ok(Stored { data_dir: Arc::new(data_dir), log, state, keyvalue, feeds, kept })
     }
 }
 

@@ -44,6 +44,12 @@ const WAITS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(360
 /// How often positions are written: beyond ten seconds, a crash would repeat too much.
 const CURSOR_INTERVALS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(10);
 
+/// How long what nobody needs is kept: nothing, or up to ten years, beyond which a unit was mistaken.
+const RETENTIONS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(10 * 366 * 24 * 3600);
+
+/// Sizes that may be nothing.
+const RETAINED: RangeInclusive<u64> = 0..=1024 * GIB;
+
 /// When an agent counts as gone: below a second, ordinary pauses of a network would look like it.
 const PRESENCE_TIMEOUTS: RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(24 * 3600);
@@ -226,6 +232,7 @@ fn log(table: &mut Table<'_>) -> Log {
         segment_size: table.size("segment-size", default.segment_size, SEGMENTS),
         queue_size: table.size("queue-size", default.queue_size, QUEUES),
         tail_size: table.size("tail-size", default.tail_size, SIZES),
+        disk_reserve: table.size("disk-reserve", default.disk_reserve, RETAINED),
     }
 }
 
@@ -265,9 +272,12 @@ fn data_type(name: &str, table: &mut Table<'_>) -> DataType {
         ));
     }
     let durabilities = [("fsync", Durability::Fsync), ("os", Durability::Os), ("memory", Durability::Memory)];
+    let default = DataType::new(name.to_owned());
     DataType {
-        name: name.to_owned(),
-        durability: table.choice("durability", Durability::Fsync, &durabilities),
+        name: default.name,
+        durability: table.choice("durability", default.durability, &durabilities),
+        retain: table.duration("retain", default.retain, RETENTIONS),
+        retain_bytes: table.size("retain-bytes", default.retain_bytes, RETAINED),
     }
 }
 

@@ -126,6 +126,11 @@ impl Progress {
         }
     }
 
+    /// The data type.
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
     /// The lowest offset of all lanes that is not known to be finished.
     pub fn lowest(&self) -> u64 {
         self.lock().cursors.min_next()

@@ -17,6 +17,7 @@ mod poison;
 mod presence;
 mod quarantine;
 mod receivers;
+mod retention;
 mod shutdown;
 mod status;
 mod timer;
