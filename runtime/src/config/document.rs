@@ -126,18 +126,15 @@ impl<'t> Table<'t> {
         for (name, value) in self.entries.into_iter().flatten() {
             let name = name.get_ref();
             let key = format!("{prefix}{name}");
+            let refuse =
+                |why: &str| self.problems.add(value.span().start, self.path_of(name), why.to_owned());
             let text = match value.get_ref() {
                 DeValue::Table(_) => {
                     self.inner(name, Some(value), |inner| inner.collect_free(&format!("{key}."), pairs));
                     continue;
                 }
                 DeValue::Array(_) => {
-                    self.problems.add(
-                        value.span().start,
-                        self.path_of(name),
-                        "found a list, expected a text, a number, true or false: a receiver gets texts"
-                            .to_owned(),
-                    );
+                    refuse("found a list, expected a text, a number, true or false: a receiver gets texts");
                     continue;
                 }
                 DeValue::String(text) => text.clone().into_owned(),
@@ -149,7 +146,16 @@ impl<'t> Table<'t> {
                 DeValue::Boolean(value) => value.to_string(),
                 DeValue::Datetime(value) => value.to_string(),
             };
-            pairs.push((key, text));
+            // Each pair is an environment variable too, and those have neither names nor values of any shape.
+            if key.is_empty() || key.contains(['=', '\0']) {
+                refuse("expected a name that is not empty and has neither \"=\" nor a NUL character in it");
+            } else if text.contains('\0') {
+                refuse("found a NUL character, expected a text without");
+            } else if pairs.iter().any(|(other, _)| *other == key) {
+                refuse("found twice, as a table within and with dots in its name, expected each key once");
+            } else {
+                pairs.push((key, text));
+            }
         }
     }
 

@@ -389,6 +389,21 @@ mod refused {
     }
 
     #[test]
+    fn settings_of_a_receiver_that_it_could_not_read() {
+        insta::assert_snapshot!(report_of(&format!(
+            "{REST}[receivers.journal.config]\n\"a.b\" = 1\na = {{ b = 2 }}\n\"\" = 3\n\"x=y\" = 4\n\"n\\u0000\" = 5\nnul = \"\\u0000\"\nlist = [6]"
+        )), @r#"
+        accept the configuration:
+        conf/wharf.toml:7: receivers.journal.config."a.b": found twice, as a table within and with dots in its name, expected each key once
+        conf/wharf.toml:9: receivers.journal.config."": expected a name that is not empty and has neither "=" nor a NUL character in it
+        conf/wharf.toml:10: receivers.journal.config."x=y": expected a name that is not empty and has neither "=" nor a NUL character in it
+        conf/wharf.toml:11: receivers.journal.config."n\0": expected a name that is not empty and has neither "=" nor a NUL character in it
+        conf/wharf.toml:12: receivers.journal.config.nul: found a NUL character, expected a text without
+        conf/wharf.toml:13: receivers.journal.config.list: found a list, expected a text, a number, true or false: a receiver gets texts
+        "#);
+    }
+
+    #[test]
     fn settings_that_contradict_each_other() {
         insta::assert_snapshot!(report_of(
             r#"
