@@ -60,12 +60,12 @@ impl Breaker {
     }
 
     /// Waits until a call may be made. Whoever is let through says how it went, with [`succeeded`](Self::succeeded) or
-    /// [`failed`](Self::failed).
-    pub async fn enter(&self) {
+    /// [`failed`](Self::failed), and gives the pass to it.
+    pub async fn enter(&self) -> Pass {
         let mut changed = self.changed.subscribe();
         loop {
             let until = match self.lock().enter(Instant::now()) {
-                Entry::Now => return,
+                Entry::Now(pass) => return pass,
                 Entry::Not(until) => until,
             };
             let probe = async {
@@ -83,16 +83,16 @@ impl Breaker {
     }
 
     /// A call went well.
-    pub fn succeeded(&self) {
-        if self.lock().succeeded(Instant::now()) {
+    pub fn succeeded(&self, pass: Pass) {
+        if self.lock().succeeded(pass, Instant::now()) {
             tracing::info!(receiver.name = self.receiver, "a quarantined receiver works again");
             self.changed.send_replace(());
         }
     }
 
     /// A call failed after `spent`. As a probe it decides; otherwise its time counts.
-    pub fn failed(&self, spent: Duration) {
-        let opened = self.lock().failed(spent, Instant::now());
+    pub fn failed(&self, pass: Pass, spent: Duration) {
+        let opened = self.lock().failed(pass, spent, Instant::now());
         self.tell(opened);
     }
 
@@ -162,10 +162,19 @@ struct Switch {
     pause: Duration,
 }
 
+/// What a call was let through as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    /// One of many.
+    Ordinary,
+    /// The one that decides whether a quarantine ends.
+    Probe,
+}
+
 /// Whether a call may be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Entry {
-    Now,
+    Now(Pass),
     /// Not before then, or not before something changes.
     Not(Option<Instant>),
 }
@@ -197,20 +206,20 @@ impl Switch {
     fn enter(&mut self, now: Instant) -> Entry {
         match self.state {
             _ if self.paused => Entry::Not(None),
-            BreakerState::Closed => Entry::Now,
+            BreakerState::Closed => Entry::Now(Pass::Ordinary),
             BreakerState::Probing => Entry::Not(None),
             BreakerState::Open { until } if until <= now => {
                 self.state = BreakerState::Probing;
-                Entry::Now
+                Entry::Now(Pass::Probe)
             }
             BreakerState::Open { until } => Entry::Not(Some(until)),
         }
     }
 
     /// Whether that closed it.
-    fn succeeded(&mut self, now: Instant) -> bool {
+    fn succeeded(&mut self, pass: Pass, now: Instant) -> bool {
         self.failures_in_a_row = 0;
-        if self.state != BreakerState::Probing {
+        if pass != Pass::Probe || self.state != BreakerState::Probing {
             return false;
         }
         self.state = BreakerState::Closed;
@@ -219,8 +228,10 @@ impl Switch {
         true
     }
 
-    fn failed(&mut self, spent: Duration, now: Instant) -> Option<Opened> {
+    fn failed(&mut self, pass: Pass, spent: Duration, now: Instant) -> Option<Opened> {
         match self.state {
+            // Another instance may still have been in a call when the quarantine began: that says nothing of now.
+            BreakerState::Probing if pass == Pass::Ordinary => None,
             BreakerState::Probing => Some(self.open("the call that was let through failed", now)),
             BreakerState::Closed => {
                 self.failed_time.add(now, spent);
@@ -334,9 +345,9 @@ mod tests {
         let (mut switch, now) = switch(1);
         for _ in 0..10 {
             assert_eq!((switch.failure(now), switch.failure(now)), (None, None));
-            assert!(!switch.succeeded(now));
+            assert!(!switch.succeeded(Pass::Ordinary, now));
         }
-        assert_eq!(switch.enter(now), Entry::Now);
+        assert_eq!(switch.enter(now), Entry::Now(Pass::Ordinary));
         open(&mut switch, now);
         assert_eq!(switch.enter(now), Entry::Not(Some(now + seconds(10))));
     }
@@ -348,15 +359,18 @@ mod tests {
         for pause in [10, 20, 35, 35] {
             assert_eq!(switch.enter(now), Entry::Not(Some(now + seconds(pause))));
             now += seconds(pause);
-            assert_eq!(switch.enter(now), Entry::Now);
+            assert_eq!(switch.enter(now), Entry::Now(Pass::Probe));
             assert_eq!(switch.enter(now), Entry::Not(None), "a second call while the first decides");
-            assert!(switch.failed(seconds(0), now).is_some());
+            assert_eq!(switch.failed(Pass::Ordinary, seconds(0), now), None, "a call that began before");
+            assert!(!switch.succeeded(Pass::Ordinary, now), "a call that began before");
+            assert!(switch.failed(Pass::Probe, seconds(0), now).is_some());
             assert_eq!(switch.failure(now), None, "what the probe was about was counted with it");
         }
         now += seconds(35);
-        assert_eq!(switch.enter(now), Entry::Now);
-        assert!(switch.succeeded(now));
-        assert_eq!((switch.enter(now), switch.enter(now)), (Entry::Now, Entry::Now));
+        assert_eq!(switch.enter(now), Entry::Now(Pass::Probe));
+        assert!(switch.succeeded(Pass::Probe, now));
+        let ordinary = Entry::Now(Pass::Ordinary);
+        assert_eq!((switch.enter(now), switch.enter(now)), (ordinary, ordinary));
         open(&mut switch, now);
         assert_eq!(switch.enter(now), Entry::Not(Some(now + seconds(10))), "it starts over after it worked");
     }
@@ -366,17 +380,21 @@ mod tests {
         let (mut switch, mut now) = switch(2);
         for _ in 0..11 {
             now += seconds(3);
-            assert_eq!(switch.failed(seconds(5), now), None, "less than half of two instances' minute");
-            switch.succeeded(now);
+            assert_eq!(
+                switch.failed(Pass::Ordinary, seconds(5), now),
+                None,
+                "less than half of two instances' minute"
+            );
+            switch.succeeded(Pass::Ordinary, now);
         }
-        assert!(switch.failed(seconds(5), now).is_some());
+        assert!(switch.failed(Pass::Ordinary, seconds(5), now).is_some());
     }
 
     #[test]
     fn time_that_is_long_past_does_not_count() {
         let (mut switch, mut now) = switch(1);
         for _ in 0..20 {
-            assert_eq!(switch.failed(seconds(25), now), None);
+            assert_eq!(switch.failed(Pass::Ordinary, seconds(25), now), None);
             now += seconds(61);
         }
     }
@@ -386,8 +404,8 @@ mod tests {
         let (mut switch, now) = switch(1);
         open(&mut switch, now);
         switch.resume(now);
-        assert_eq!(switch.enter(now), Entry::Now);
-        switch.failed(seconds(0), now);
+        assert_eq!(switch.enter(now), Entry::Now(Pass::Probe));
+        switch.failed(Pass::Probe, seconds(0), now);
         assert_eq!(switch.enter(now), Entry::Not(Some(now + seconds(10))));
     }
 
@@ -410,11 +428,11 @@ mod tests {
         }
         assert!(breaker.enter().now_or_never().is_none());
         breaker.resume();
-        breaker.enter().await;
+        assert_eq!(breaker.enter().await, Pass::Probe);
         let mut second = Box::pin(breaker.enter());
         assert!(second.as_mut().now_or_never().is_none());
-        breaker.succeeded();
-        second.await;
+        breaker.succeeded(Pass::Probe);
+        assert_eq!(second.await, Pass::Ordinary);
         assert_eq!(breaker.state(), BreakerState::Closed);
     }
 }

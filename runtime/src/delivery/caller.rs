@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use wharf_host::{Evidence, Fault, Instance, Receiver};
 
 use super::batch::{self, Given, Said};
-use super::breaker::Breaker;
+use super::breaker::{Breaker, Pass};
 use super::status::{Status, WRONG_ANSWER};
 use super::{LONGEST_PAUSE, Stopped, or_stop};
 use crate::backoff::Backoff;
@@ -36,6 +36,8 @@ pub struct Caller {
     breaker: Arc<Breaker>,
     stop: CancellationToken,
     instance: Option<Instance>,
+    /// What the last call was let through as.
+    pass: Pass,
 }
 
 impl Caller {
@@ -47,14 +49,14 @@ impl Caller {
         breaker: Arc<Breaker>,
         stop: CancellationToken,
     ) -> Caller {
-        Caller { receiver, retry_pause, status, breaker, stop, instance: None }
+        Caller { receiver, retry_pause, status, breaker, stop, instance: None, pass: Pass::Ordinary }
     }
 
     /// Makes the first instance before there is anything to deliver, so that `init` fails early and visibly.
     pub async fn start(&mut self) -> Result<(), Stopped> {
         self.ready().await?;
         // Nothing is called yet, so only starts can have failed before.
-        self.breaker.succeeded();
+        self.breaker.succeeded(self.pass);
         Ok(())
     }
 
@@ -74,7 +76,7 @@ impl Caller {
         };
         match said {
             Ok(said) => {
-                self.breaker.succeeded();
+                self.breaker.succeeded(self.pass);
                 Ok(Called::Answered(said))
             }
             Err(wrong) => {
@@ -96,7 +98,7 @@ impl Caller {
         let instance = self.ready().await?;
         let began = Instant::now();
         match instance.tick().await {
-            Ok(()) => self.breaker.succeeded(),
+            Ok(()) => self.breaker.succeeded(self.pass),
             Err(fault) => {
                 self.fault(&Wrong::Fault(fault), began.elapsed());
                 self.breaker.failure();
@@ -116,7 +118,7 @@ impl Caller {
 
     /// Waits until the breaker lets a call through and there is an instance for it.
     async fn ready(&mut self) -> Result<&mut Instance, Stopped> {
-        or_stop(&self.stop, self.breaker.enter()).await?;
+        self.pass = or_stop(&self.stop, self.breaker.enter()).await?;
         let instance = match self.instance.take() {
             Some(instance) => instance,
             None => self.make_instance().await?,
@@ -147,10 +149,11 @@ impl Caller {
             }
             let again = async {
                 sleep(backoff.next_pause()).await;
-                self.breaker.enter().await;
+                self.breaker.enter().await
             };
-            if or_stop(&self.stop, again).await.is_err() {
-                break Err(Stopped);
+            match or_stop(&self.stop, again).await {
+                Ok(pass) => self.pass = pass,
+                Err(Stopped) => break Err(Stopped),
             }
         };
         if restarting {
@@ -165,7 +168,7 @@ impl Caller {
     /// What a fault leaves: no instance, a line in the log, numbers.
     fn fault(&mut self, wrong: &Wrong, spent: Duration) {
         self.instance = None;
-        self.breaker.failed(spent);
+        self.breaker.failed(self.pass, spent);
         self.status.fault(wrong.kind(), wrong);
         let evidence = wrong.evidence();
         let backtrace = evidence.and_then(|evidence| evidence.backtrace.as_deref()).unwrap_or_default();
