@@ -47,8 +47,12 @@ format: ## format all code
 	$(CARGO) fmt --all
 	cd guest-receivers && $(CARGO) fmt --all
 
-bench: build guests ## print acknowledged messages a second for each durability, and what hostile receivers cost another one
+bench: build guests ## print acknowledged messages a second, what a call and an instance cost, what hostile receivers cost another
+	@$(CARGO) build --locked --workspace --example speed --example compile_component
 	@tests/bench/run
+	@echo
+	@target/debug/examples/speed
+	@target/debug/examples/speed $(GUESTS)/guest_recorder.wasm
 	@echo
 	@tests/bench/isolation
 
