@@ -8,6 +8,7 @@ mod live;
 mod logging;
 mod numbers;
 mod settings;
+mod starting;
 
 use exports::wharf::receiver::{handler, lifecycle, presence, timer};
 use wharf::receiver::types::{Batch, Body, Failure, FailureAction, PresenceChange};
@@ -58,6 +59,7 @@ impl lifecycle::Guest for Tour {
     fn init() -> Result<(), String> {
         let greeting = settings::greeting()?;
         logging::say(&format!("{greeting}, ready"));
+        logging::say(&starting::announcement());
         Ok(())
     }
 

@@ -52,6 +52,11 @@ async fn every_example_does_what_the_page_says() {
     site.change(|config| config.file_grant("tour", "out", "/out", true));
     let server = site.start().await;
     said(&server, "good morning, ready").await;
+    let started = server.log.wait_for(&[" guest: ", "started at ", "receiver.name=tour"]).await;
+    let seconds =
+        started.split_once("started at ").and_then(|(_, rest)| rest.split(' ').next()?.parse::<u64>().ok());
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    assert!(seconds.is_some_and(|seconds| now.abs_diff(seconds) < 3600), "{started}");
 
     let mut browser = Agent::open(server.agents, "/r/tour/live").await.expect("a browser is let in");
     let mut agent = Agent::connect(server.agents).await;
