@@ -1,16 +1,12 @@
-//! The open database, and how much of what was written may wait in memory.
+//! The open database of what receivers keep.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
-    thread,
-    time::Duration,
-};
+use std::path::{Path, PathBuf};
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Slice};
+use fjall::{Database, PersistMode, Slice};
 
 use super::layout::{self, Usage};
 use crate::StateError;
+use crate::database::{self, Area};
 
 /// The keyspace that holds everything. The layout of its entries is described in the module `layout`.
 const GUESTS: &str = "guests";
@@ -24,52 +20,20 @@ const OPEN_FILES: usize = 64;
 /// How much of what was written may be in memory before it goes to a sorted file, two values of the largest kind.
 const MEMTABLE_BYTES: u64 = 8 * 1024 * 1024;
 
-/// How many such portions may wait for the disk before writes do. The database itself would let them grow.
-const MAX_WAITING: usize = 2;
-
-/// The longest that a write waits for the disk, well below the deadline of a receiver's call.
-const MAX_WAIT: Duration = Duration::from_secs(2);
-
-/// How often it looks meanwhile.
-const WAIT_STEP: Duration = Duration::from_millis(10);
-
-/// What a write takes in memory beside its bytes, roughly.
-const WRITE_OVERHEAD: u64 = 64;
-
-/// The size of the journals together, the smallest that the database accepts.
-const JOURNAL_BYTES: u64 = 64 * 1024 * 1024;
-
-/// One thread suffices to write sorted files and to merge them.
-const WORKER_THREADS: usize = 1;
-
 /// The open database.
 pub struct Open {
     dir: PathBuf,
     database: Database,
-    guests: Keyspace,
-    /// Bytes that were written since a portion was last handed to the worker. Only who writes touches it.
-    unflushed: AtomicU64,
+    guests: Area,
 }
 
 impl Open {
     /// Opens the database in `dir`, creating it there if there is none.
     pub fn at(dir: &Path) -> Result<Self, StateError> {
         let failed = |error| StateError::Open { dir: dir.to_owned(), source: Box::new(error) };
-        let database = Database::builder(dir)
-            .cache_size(CACHE_BYTES)
-            .max_cached_files(Some(OPEN_FILES))
-            .max_journaling_size(JOURNAL_BYTES)
-            .worker_threads(WORKER_THREADS)
-            .open()
-            .map_err(failed)?;
-        // Left to itself, the database asks its worker for a portion with each write beyond the limit until the worker gets
-        // to it. A receiver that writes without pause can fill the worker's queue with that, and the worker, which puts its
-        // own tasks into the same queue and waits for room there, would wait for itself.
-        let options = || KeyspaceCreateOptions::default().max_memtable_size(u64::MAX);
-        let guests = database.keyspace(GUESTS, options).map_err(failed)?;
-        // What the journal brought back is a portion, however small: many short runs must not add up.
-        guests.rotate_memtable().map_err(failed)?;
-        Ok(Self { dir: dir.to_owned(), database, guests, unflushed: AtomicU64::new(0) })
+        let database = database::open(dir, CACHE_BYTES, OPEN_FILES).map_err(failed)?;
+        let guests = Area::open(&database, GUESTS, MEMTABLE_BYTES).map_err(failed)?;
+        Ok(Self { dir: dir.to_owned(), database, guests })
     }
 
     /// What each receiver uses.
@@ -80,11 +44,11 @@ impl Open {
             let usage = Usage::decode(&value).map_err(|problem| damaged(receiver, problem))?;
             Ok((receiver.to_owned(), usage))
         };
-        self.guests.prefix(layout::usage_prefix()).map(usage).collect()
+        self.guests.keyspace.prefix(layout::usage_prefix()).map(usage).collect()
     }
 
     pub fn get(&self, key: &[u8]) -> Result<Option<Slice>, StateError> {
-        self.guests.get(key).map_err(|error| self.read_error(error))
+        self.guests.keyspace.get(key).map_err(|error| self.read_error(error))
     }
 
     /// The keys between `start` and `end`, in order.
@@ -92,7 +56,7 @@ impl Open {
         &self,
         range: impl std::ops::RangeBounds<Vec<u8>>,
     ) -> impl Iterator<Item = Result<Slice, StateError>> {
-        self.guests.range(range).map(|entry| entry.key().map_err(|error| self.read_error(error)))
+        self.guests.keyspace.range(range).map(|entry| entry.key().map_err(|error| self.read_error(error)))
     }
 
     /// Writes values, or removes what has none, in one piece. No key may come twice.
@@ -101,19 +65,13 @@ impl Open {
         changes: impl IntoIterator<Item = (Vec<u8>, Option<Vec<u8>>)>,
     ) -> Result<(), StateError> {
         let mut batch = self.database.batch().durability(Some(PersistMode::Buffer));
-        let mut written = 0_u64;
         for (key, value) in changes {
-            let bytes = key.len().saturating_add(value.as_ref().map_or(0, Vec::len));
-            written = written.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
-            written = written.saturating_add(WRITE_OVERHEAD);
             match value {
-                Some(value) => batch.insert(&self.guests, key, value),
-                None => batch.remove(&self.guests, key),
+                Some(value) => self.guests.put(&mut batch, key, value),
+                None => self.guests.remove(&mut batch, key),
             }
         }
-        batch.commit().map_err(|error| self.write_error(error))?;
-        self.unflushed.fetch_add(written, Ordering::Relaxed);
-        Ok(())
+        batch.commit().map_err(|error| self.write_error(error))
     }
 
     pub fn persist(&self, mode: PersistMode) -> Result<(), StateError> {
@@ -122,22 +80,8 @@ impl Open {
 
     /// Hands a portion to the worker if there is enough for one, after the worker has taken in earlier ones.
     pub fn make_room(&self) -> Result<(), StateError> {
-        if self.unflushed.load(Ordering::Relaxed) < MEMTABLE_BYTES {
-            return Ok(());
-        }
-        let mut waited = Duration::ZERO;
-        while self.guests.sealed_memtable_count() >= MAX_WAITING {
-            if waited >= MAX_WAIT {
-                // Says whether the worker has failed: then it will take in nothing any more.
-                self.persist(PersistMode::Buffer)?;
-                return Err(StateError::Busy { dir: self.dir.clone(), waited });
-            }
-            thread::sleep(WAIT_STEP);
-            waited += WAIT_STEP;
-        }
-        self.guests.rotate_memtable().map_err(|error| self.write_error(error))?;
-        self.unflushed.store(0, Ordering::Relaxed);
-        Ok(())
+        self.guests.wait_for_room(&self.database, &self.dir)?;
+        self.guests.hand_over().map_err(|error| self.write_error(error))
     }
 
     fn read_error(&self, error: fjall::Error) -> StateError {
