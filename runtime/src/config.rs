@@ -137,6 +137,12 @@ pub struct Limits {
     /// Frames of one connection that wait for their answer before its socket is not read any further. Default: 256, enough for
     /// 10 ms of sync at 25,000 frames a second.
     pub max_unanswered: usize,
+    /// Bytes of the frames of one connection that wait for their answer before its socket is not read any further; one frame
+    /// is always taken. Default: 16 MiB, two of the largest frames.
+    pub max_unanswered_bytes: u64,
+    /// How long a WebSocket message may take from its first byte to its last, and how long a client may take to accept what
+    /// it is sent. Default: 30 s, enough for 8 MiB over a slow mobile line.
+    pub frame_timeout: Duration,
     /// How long a message waits for room in the queue of its log before it is refused as overloaded. Default: 1 s, below what
     /// agents wait for an answer.
     pub append_wait: Duration,
@@ -154,6 +160,8 @@ impl Default for Limits {
             max_depth: 64,
             max_calls: 10_000,
             max_unanswered: 256,
+            max_unanswered_bytes: 16 * MIB,
+            frame_timeout: Duration::from_secs(30),
             append_wait: Duration::from_secs(1),
             request_timeout: Duration::from_secs(30),
             shutdown_timeout: Duration::from_secs(10),
@@ -173,11 +181,19 @@ pub struct Log {
     /// Bytes of the disk that are left free: before they are touched, messages are refused. Default: 128 MiB, so that whatever
     /// must still be written has room.
     pub disk_reserve: u64,
+    /// How long messages are kept for a receiver that is not in the config any more. Default: 7 days: it may come back.
+    pub absent_grace: Duration,
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Self { segment_size: 64 * MIB, queue_size: 32 * MIB, tail_size: 16 * MIB, disk_reserve: 128 * MIB }
+        Self {
+            segment_size: 64 * MIB,
+            queue_size: 32 * MIB,
+            tail_size: 16 * MIB,
+            disk_reserve: 128 * MIB,
+            absent_grace: Duration::from_secs(7 * 24 * 3600),
+        }
     }
 }
 
@@ -251,6 +267,11 @@ pub struct DataType {
     pub retain: Duration,
     /// Bytes of such messages that are kept at most. Default: 1 GiB.
     pub retain_bytes: u64,
+    /// How long a `message_id` is remembered, so that a message that is sent again is stored once. Default: 10 minutes,
+    /// longer than agents try again; 0 remembers none.
+    pub dedup_window: Duration,
+    /// How many of them are remembered at most. Default: 100,000, some 10 MiB.
+    pub dedup_messages: usize,
 }
 
 impl DataType {
@@ -262,6 +283,8 @@ impl DataType {
             durability: Durability::Fsync,
             retain: Duration::from_secs(24 * 3600),
             retain_bytes: GIB,
+            dedup_window: Duration::from_secs(600),
+            dedup_messages: 100_000,
         }
     }
 }
@@ -275,6 +298,24 @@ pub enum Encoding {
     AsSent,
 }
 
+/// Where a receiver begins that is new to a data type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// With what is accepted from then on.
+    New,
+    /// With the oldest message that is kept.
+    Oldest,
+}
+
+/// What is done when a receiver's backlog is at its bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnOverflow {
+    /// Nothing more of that data type is accepted until there is room: the receiver matters more than the flow.
+    Block,
+    /// The receiver loses the oldest of its messages, and a gap record says which: the flow matters more.
+    Shed,
+}
+
 /// A receiver: a component, the data types mapped to it, and its limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receiver {
@@ -284,6 +325,8 @@ pub struct Receiver {
     pub component: PathBuf,
     /// The data types that it receives, in the order of the file. There is at least one.
     pub types: Vec<String>,
+    /// Where it begins in a data type that is new to it. Default: with new messages.
+    pub start: Start,
     /// The grant of the import `wharf:receiver/live`: whether it may publish to open pages. Default: no, as every grant.
     pub live: bool,
     /// Keys whose last value is kept for pages that open later. Default: 10,000, one for each agent of a large fleet.
@@ -319,12 +362,26 @@ pub struct Receiver {
     /// Instances that share its messages; those of one agent always go to the same. Default: 1, so that a receiver may keep
     /// totals in its memory.
     pub instances: usize,
-    /// Messages of one batch. Default: 256: the cost of a call is negligible from 64 on.
+    /// Messages of one batch, at most 1,024. Default: 256: the cost of a call is negligible from 64 on.
     pub max_messages: usize,
     /// Bytes of one batch; a larger message goes alone. Default: 1 MiB.
     pub max_bytes: u64,
     /// How long a batch waits to become full. Default: 5 ms, not noticed on a page.
     pub max_wait: Duration,
+    /// Messages that it was given and has not finished: those of the batch and those that wait to be given again. Default: 1,024.
+    pub max_in_flight: usize,
+    /// Messages that wait behind one of their agent that is to be given again. Default: 100,000, about 1 MB of memory.
+    pub max_parked: usize,
+    /// The age from which a message that it asks to get again becomes a dead letter. Default: none.
+    pub max_age: Option<Duration>,
+    /// Bytes of one data type that it has not finished, on the disk. Default: 10 GiB.
+    pub max_backlog: u64,
+    /// What is done beyond. Default: block.
+    pub on_overflow: OnOverflow,
+    /// Dead letters that are kept; beyond, the oldest fall out. Default: 10,000.
+    pub dead_letters: u64,
+    /// Bytes of dead letters that are kept. Default: 256 MiB.
+    pub dead_letter_bytes: u64,
     /// How often a message that fails alone in its batch is tried. Default: 3.
     pub max_attempts: u32,
     /// The pause before the first retry; it grows from there. Default: 100 ms.
@@ -360,6 +417,7 @@ impl Receiver {
             name,
             component,
             types,
+            start: Start::New,
             live: false,
             live_keys: 10_000,
             live_bytes: 16 * MIB,
@@ -380,6 +438,13 @@ impl Receiver {
             max_messages: 256,
             max_bytes: MIB,
             max_wait: Duration::from_millis(5),
+            max_in_flight: 1_024,
+            max_parked: 100_000,
+            max_age: None,
+            max_backlog: 10 * GIB,
+            on_overflow: OnOverflow::Block,
+            dead_letters: 10_000,
+            dead_letter_bytes: 256 * MIB,
             max_attempts: 3,
             retry_pause: Duration::from_millis(100),
             quarantine_failures: 5,

@@ -12,10 +12,11 @@ use toml::de::DeTable;
 use url::Url;
 use wharf_host::{FolderGrant, Origin};
 use wharf_log::{Durability, LANES, MAX_APPEND_BYTES};
+use wharf_state::MAX_RUNS;
 
 use super::{
-    Auth, Config, ConfigError, DataType, Encoding, GIB, Host, KIB, Limits, Listen, Log, MIB, Presence,
-    Receiver, State,
+    Auth, Config, ConfigError, DataType, Encoding, GIB, Host, KIB, Limits, Listen, Log, MIB, OnOverflow,
+    Presence, Receiver, Start, State,
     document::{Problems, Table, alternatives, quote_text, show_size},
 };
 
@@ -49,6 +50,16 @@ const RETENTIONS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_sec
 
 /// Sizes that may be nothing.
 const RETAINED: RangeInclusive<u64> = 0..=1024 * GIB;
+
+/// How long ids of messages are remembered: nothing, or up to a week, beyond which no count of them would reach.
+const DEDUP_WINDOWS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(7 * 24 * 3600);
+
+/// When a message that waits is given up: below, an ordinary retry would not have its turn.
+const AGES: RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(10 * 366 * 24 * 3600);
+
+/// Messages of a batch: as many as one lane can remember one by one that some are finished and some are not.
+const BATCHES: RangeInclusive<usize> = 1..=MAX_RUNS;
 
 /// When an agent counts as gone: below a second, ordinary pauses of a network would look like it.
 const PRESENCE_TIMEOUTS: RangeInclusive<Duration> =
@@ -220,6 +231,8 @@ fn limits(table: &mut Table<'_>) -> Limits {
         max_depth: table.count("max-depth", default.max_depth, DEPTHS),
         max_calls: table.count("max-calls", default.max_calls, COUNTS),
         max_unanswered: table.count("max-unanswered", default.max_unanswered, COUNTS),
+        max_unanswered_bytes: table.size("max-unanswered-bytes", default.max_unanswered_bytes, SIZES),
+        frame_timeout: table.duration("frame-timeout", default.frame_timeout, TIMES),
         append_wait: table.duration("append-wait", default.append_wait, WAITS),
         request_timeout: table.duration("request-timeout", default.request_timeout, TIMES),
         shutdown_timeout: table.duration("shutdown-timeout", default.shutdown_timeout, TIMES),
@@ -233,6 +246,7 @@ fn log(table: &mut Table<'_>) -> Log {
         queue_size: table.size("queue-size", default.queue_size, QUEUES),
         tail_size: table.size("tail-size", default.tail_size, SIZES),
         disk_reserve: table.size("disk-reserve", default.disk_reserve, RETAINED),
+        absent_grace: table.duration("absent-grace", default.absent_grace, RETENTIONS),
     }
 }
 
@@ -278,6 +292,8 @@ fn data_type(name: &str, table: &mut Table<'_>) -> DataType {
         durability: table.choice("durability", default.durability, &durabilities),
         retain: table.duration("retain", default.retain, RETENTIONS),
         retain_bytes: table.size("retain-bytes", default.retain_bytes, RETAINED),
+        dedup_window: table.duration("dedup-window", default.dedup_window, DEDUP_WINDOWS),
+        dedup_messages: table.count("dedup-messages", default.dedup_messages, COUNTS),
     }
 }
 
@@ -310,12 +326,17 @@ fn receiver(
     if tick.is_none() {
         table.absent("tick");
     }
+    let max_age = table.has("max-age").then(|| table.duration("max-age", Duration::from_secs(3600), AGES));
+    if max_age.is_none() {
+        table.absent("max-age");
+    }
 
     let default = Receiver::new(name.to_owned(), PathBuf::new(), Vec::new());
     let receiver = Receiver {
         name: default.name,
         component: component.clone().unwrap_or_default(),
         types,
+        start: table.choice("start", default.start, &[("new", Start::New), ("oldest", Start::Oldest)]),
         live: table.switch("live", default.live),
         live_keys: table.count("live-keys", default.live_keys, COUNTS),
         live_bytes: table.size("live-bytes", default.live_bytes, SIZES),
@@ -337,9 +358,20 @@ fn receiver(
         memory: table.size("memory", default.memory, GUEST_MEMORY),
         deadline: table.duration("deadline", default.deadline, TIMES),
         instances: table.count("instances", default.instances, 1..=LANES),
-        max_messages: table.count("max-messages", default.max_messages, COUNTS),
+        max_messages: table.count("max-messages", default.max_messages, BATCHES),
         max_bytes: table.size("max-bytes", default.max_bytes, SIZES),
         max_wait: table.duration("max-wait", default.max_wait, WAITS),
+        max_in_flight: table.count("max-in-flight", default.max_in_flight, COUNTS),
+        max_parked: table.count("max-parked", default.max_parked, COUNTS),
+        max_age,
+        max_backlog: table.size("max-backlog", default.max_backlog, SEGMENTS),
+        on_overflow: table.choice(
+            "on-overflow",
+            default.on_overflow,
+            &[("block", OnOverflow::Block), ("shed", OnOverflow::Shed)],
+        ),
+        dead_letters: table.count("dead-letters", default.dead_letters, 0..=1_000_000),
+        dead_letter_bytes: table.size("dead-letter-bytes", default.dead_letter_bytes, RETAINED),
         max_attempts: table.count("max-attempts", default.max_attempts, 1..=1_000_000),
         retry_pause: table.duration("retry-pause", default.retry_pause, TIMES),
         quarantine_failures: table.count("quarantine-failures", default.quarantine_failures, 1..=1_000_000),
@@ -365,6 +397,15 @@ fn receiver(
                 format!("found {}, expected at most the {} of {of}", show_size(size), show_size(most)),
             );
         }
+    }
+    if receiver.max_messages > receiver.max_in_flight {
+        table.problem(
+            "max-messages",
+            format!(
+                "found {}, expected at most the receiver's max-in-flight of {}",
+                receiver.max_messages, receiver.max_in_flight
+            ),
+        );
     }
     if receiver.quarantine_pause > receiver.quarantine_longest {
         table.problem(

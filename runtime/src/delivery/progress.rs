@@ -25,6 +25,8 @@ pub struct Progress {
     /// Messages below this offset may have been delivered by an earlier run.
     again_below: u64,
     moving: Mutex<Moving>,
+    /// Held from when cursors are copied until the copy is written, so that no older one is written after a newer one.
+    saving: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -92,6 +94,7 @@ impl Progress {
             volatile,
             again_below,
             moving: Mutex::new(Moving { cursors, changed: LaneSet::EMPTY }),
+            saving: Mutex::new(()),
         })
     }
 
@@ -124,6 +127,12 @@ impl Progress {
                 moving.changed.insert(lane);
             }
         }
+    }
+
+    /// Keeps everybody else from writing these cursors. Whoever holds it copies them, writes the copy, and only then lets them
+    /// move. It may be held while the disk is waited for: take it off the async threads.
+    pub fn writing(&self) -> MutexGuard<'_, ()> {
+        self.saving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The data type.
@@ -224,9 +233,11 @@ impl Keeper {
     }
 
     fn save_all(&mut self, persist: Persist) {
+        let progress = self.progress.clone();
+        let _writing: Vec<_> = progress.iter().map(|progress| progress.writing()).collect();
         // Before the sync: of what is finished during it, the values may not be among those that it makes durable.
         let changed: Vec<_> =
-            self.progress.iter().map(|progress| (progress.clone(), progress.take_changed())).collect();
+            progress.iter().map(|progress| (progress.clone(), progress.take_changed())).collect();
         self.sync_values();
         for (progress, changed) in changed {
             if changed.is_empty() {
