@@ -55,8 +55,7 @@ const RETAINED: RangeInclusive<u64> = 0..=1024 * GIB;
 const DEDUP_WINDOWS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(7 * 24 * 3600);
 
 /// When a message that waits is given up: below, an ordinary retry would not have its turn.
-const AGES: RangeInclusive<Duration> =
-    Duration::from_millis(100)..=Duration::from_secs(10 * 366 * 24 * 3600);
+const AGES: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(10 * 366 * 24 * 3600);
 
 /// Messages of a batch: as many as one lane can remember one by one that some are finished and some are not.
 const BATCHES: RangeInclusive<usize> = 1..=MAX_RUNS;

@@ -179,7 +179,7 @@ mod refused {
     fn keys_in_the_wrong_table() {
         insta::assert_snapshot!(report_of(&format!("{REST}max-frame = \"8MiB\"\nmax_wait = \"5ms\"\n[types.other]\nretention = 1")), @r#"
         accept the configuration:
-        conf/wharf.toml:6: receivers.journal.max-frame: unknown key, expected component, types, tick, live, live-keys, live-bytes, keyvalue, keyvalue-bytes, http, outgoing-requests, outgoing-timeout, outgoing-body, outgoing-answer, files, config, encoding, memory, deadline, instances, max-messages, max-bytes, max-wait, max-attempts, retry-pause, quarantine-failures, quarantine-percent, quarantine-pause, quarantine-longest, resources, metric-series, http-concurrency, http-deadline, http-body or log-lines
+        conf/wharf.toml:6: receivers.journal.max-frame: unknown key, did you mean "max-age"?
         conf/wharf.toml:7: receivers.journal.max_wait: unknown key, did you mean "max-wait"?
         conf/wharf.toml:9: types.other.retention: unknown key, expected durability, retain, retain-bytes, dedup-window or dedup-messages
         "#);
