@@ -22,6 +22,7 @@ mod caller;
 mod controls;
 mod progress;
 mod quota;
+mod redrive;
 mod source;
 mod status;
 mod worker;
@@ -45,8 +46,12 @@ use crate::config;
 use crate::data_dir::{DataDir, DataDirError};
 use crate::telemetry::Metrics;
 use breaker::Breaker;
-pub use controls::{ControlError, Controls};
+use controls::Steered;
+pub use controls::{
+    ControlError, Controls, LetterState, Letters, Page, Queued, SeekTo, Shown, Sought, Which,
+};
 use progress::{Keeper, Progress};
+use redrive::Redrives;
 use source::Source;
 pub use status::{ReceiverState, Status};
 use worker::Worker;
@@ -152,7 +157,7 @@ impl Prepared {
         let mut prepared = Prepared {
             workers: Vec::new(),
             statuses: Vec::new(),
-            controls: Controls::open(data_dir.clone())?,
+            controls: Controls::open(data_dir.clone(), state.clone())?,
             progress: Vec::new(),
             stop: CancellationToken::new(),
         };
@@ -173,15 +178,18 @@ impl Prepared {
                     taken_up.push((data_type.clone(), feed.clone(), progress));
                 }
             }
-            let lag =
+            let topics: Vec<_> =
                 taken_up.iter().map(|(_, feed, progress)| (feed.topic.clone(), progress.clone())).collect();
             let paused = prepared.controls.starts_paused(&settings.name);
             let breaker = Arc::new(Breaker::new(&settings, paused));
-            prepared.controls.add(&settings.name, breaker.clone());
-            let status = Arc::new(Status::new(&settings, &receiver, lag, breaker.clone(), metrics));
             let instances = NonZeroUsize::new(settings.instances).unwrap_or(NonZeroUsize::MIN);
-            for index in 0..instances.get() {
-                let lanes = LaneSet::owned_by(index, instances);
+            let lanes_of_workers: Vec<_> =
+                (0..instances.get()).map(|index| LaneSet::owned_by(index, instances)).collect();
+            let redrives = Arc::new(Redrives::new(lanes_of_workers.clone()));
+            let steered = Steered { breaker: breaker.clone(), redrives, topics: topics.clone() };
+            prepared.controls.add(&settings.name, steered);
+            let status = Arc::new(Status::new(&settings, &receiver, topics, breaker.clone(), metrics));
+            for lanes in lanes_of_workers {
                 let sources = taken_up
                     .iter()
                     .map(|(data_type, feed, progress)| Source::new(data_type, feed, lanes, progress.clone()))

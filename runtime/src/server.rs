@@ -278,9 +278,9 @@ async fn serve(
     }
     admin_stop.cancel();
     let _ = tokio::time::timeout(Duration::from_secs(1), operators).await;
-    // Closing the databases waits for the disk.
+    // Closing the databases waits for the disk. What operators can do uses that of the state too.
     blocking(move || {
-        drop(state);
+        drop((admin, state));
         if let Some(Err(error)) = keyvalue.map(|keyvalue| keyvalue.close()) {
             let error: &dyn std::error::Error = &error;
             tracing::error!(error, "failed to close the key-value store of receivers");

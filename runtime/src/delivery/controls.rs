@@ -1,44 +1,136 @@
-//! What an operator can do with receivers while the server runs: pause and resume them. A pause outlasts a restart.
+//! What an operator can do with receivers while the server runs: pause and resume them, give them dead letters again, move
+//! their cursors. A pause outlasts a restart.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use thiserror::Error;
+use wharf_log::{ReadError, Topic};
+use wharf_state::{State, StateError};
 
 use super::breaker::Breaker;
+use super::progress::Progress;
+use super::redrive::Redrives;
 use crate::data_dir::{DataDir, DataDirError};
 
-/// Why a receiver could not be paused or resumed.
+mod letters;
+mod seek;
+#[cfg(test)]
+mod tests;
+
+pub use letters::{LetterState, Letters, Page, Queued, Shown, Which};
+pub use seek::{SeekTo, Sought};
+
+/// As much of a name that somebody asked for as is repeated.
+const MAX_QUOTED: usize = 64;
+
+/// Why something could not be done with a receiver.
 #[derive(Debug, Error)]
 pub enum ControlError {
     /// There is no such receiver.
-    #[error("find the receiver {name:?}: the config has {known}")]
+    #[error("find the receiver {name:?}: {known}")]
     Unknown {
         /// The name that was asked for.
         name: String,
         /// Those that there are.
         known: String,
     },
+    /// There is no such dead letter.
+    #[error(
+        "find the dead letter {id} of receiver {receiver:?}: it was finished, dropped, fell out, or never was"
+    )]
+    NoLetter {
+        /// The receiver.
+        receiver: String,
+        /// The number.
+        id: u64,
+    },
+    /// Its cursors can't be moved while it works.
+    #[error(
+        "move the cursors of receiver {name:?} while it is not paused: pause it first: wharf pause {name}"
+    )]
+    NotPaused {
+        /// The receiver.
+        name: String,
+    },
+    /// The data type is not mapped to it.
+    #[error("move the cursors of receiver {receiver:?} in {data_type:?}: its data types are {mapped}")]
+    NotMapped {
+        /// The receiver.
+        receiver: String,
+        /// The data type that was asked for.
+        data_type: String,
+        /// Those that are.
+        mapped: String,
+    },
+    /// An offset is one of a data type.
+    #[error(
+        "move the cursors of receiver {receiver:?} to an offset of each of its data types: choose one of {mapped} with --type"
+    )]
+    WhichType {
+        /// The receiver.
+        receiver: String,
+        /// Its data types.
+        mapped: String,
+    },
+    /// The log has not come so far.
+    #[error(
+        "move the cursors of receiver {receiver:?} to offset {offset} of {data_type:?}, which ends at {end}"
+    )]
+    BeyondEnd {
+        /// The receiver.
+        receiver: String,
+        /// The data type.
+        data_type: String,
+        /// The offset that was asked for.
+        offset: u64,
+        /// The end of the log.
+        end: u64,
+    },
     /// It can't be written down, so nothing was changed.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
+    /// The state database can't be read or written.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The log can't be read.
+    #[error(transparent)]
+    Log(#[from] ReadError),
+    /// The server ends, or has a defect.
+    #[error("wait for the disk")]
+    Task(#[from] tokio::task::JoinError),
 }
 
 /// The receivers of a server, as far as an operator can steer them.
 #[derive(Debug)]
 pub struct Controls {
-    breakers: BTreeMap<String, Arc<Breaker>>,
+    receivers: BTreeMap<String, Steered>,
+    state: State,
     data_dir: Arc<DataDir>,
     /// The names that are written down as paused; locked while that changes.
     paused: Mutex<BTreeSet<String>>,
+    /// Held by who moves cursors: one at a time.
+    seeking: tokio::sync::Mutex<()>,
+}
+
+/// What of a receiver an operator can steer.
+#[derive(Debug)]
+pub struct Steered {
+    /// Its breaker.
+    pub breaker: Arc<Breaker>,
+    /// Where dead letters wait to be given to it again.
+    pub redrives: Arc<Redrives>,
+    /// The topics mapped to it, and how far it is.
+    pub topics: Vec<(Topic, Arc<Progress>)>,
 }
 
 impl Controls {
     /// Takes up what the last run left paused. Receivers that are not in the config any more stay in the list: they may
     /// come back.
-    pub fn open(data_dir: Arc<DataDir>) -> Result<Controls, DataDirError> {
+    pub fn open(data_dir: Arc<DataDir>, state: State) -> Result<Controls, DataDirError> {
         let paused = Mutex::new(data_dir.paused_receivers()?.into_iter().collect());
-        Ok(Controls { breakers: BTreeMap::new(), data_dir, paused })
+        let receivers = BTreeMap::new();
+        Ok(Controls { receivers, state, data_dir, paused, seeking: tokio::sync::Mutex::new(()) })
     }
 
     /// Whether a receiver is to start paused.
@@ -47,13 +139,13 @@ impl Controls {
     }
 
     /// Adds a receiver.
-    pub fn add(&mut self, receiver: &str, breaker: Arc<Breaker>) {
-        self.breakers.insert(receiver.to_owned(), breaker);
+    pub fn add(&mut self, receiver: &str, steered: Steered) {
+        self.receivers.insert(receiver.to_owned(), steered);
     }
 
     /// Stops calling a receiver, after the call that is running. Blocks on the disk.
     pub fn pause(&self, receiver: &str) -> Result<(), ControlError> {
-        let breaker = self.find(receiver)?;
+        let breaker = &self.find(receiver)?.breaker;
         self.write_down(|paused| paused.insert(receiver.to_owned()), || breaker.pause())?;
         tracing::info!(receiver.name = receiver, "a receiver is paused");
         Ok(())
@@ -61,17 +153,16 @@ impl Controls {
 
     /// Calls a receiver again that was paused, or that is quarantined. Blocks on the disk.
     pub fn resume(&self, receiver: &str) -> Result<(), ControlError> {
-        let breaker = self.find(receiver)?;
+        let breaker = &self.find(receiver)?.breaker;
         self.write_down(|paused| paused.remove(receiver), || breaker.resume())?;
         tracing::info!(receiver.name = receiver, "a receiver is resumed");
         Ok(())
     }
 
-    fn find(&self, name: &str) -> Result<&Arc<Breaker>, ControlError> {
-        self.breakers.get(name).ok_or_else(|| {
-            let known: Vec<_> = self.breakers.keys().map(String::as_str).collect();
-            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-            ControlError::Unknown { name: name.chars().take(64).collect(), known }
+    fn find(&self, name: &str) -> Result<&Steered, ControlError> {
+        self.receivers.get(name).ok_or_else(|| {
+            let known = format!("the config has {}", listed(self.receivers.keys().map(String::as_str)));
+            ControlError::Unknown { name: quoted(name), known }
         })
     }
 
@@ -92,55 +183,12 @@ impl Controls {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config;
+/// A name that may be anything, in a length that can be repeated.
+fn quoted(name: &str) -> String {
+    name.chars().take(MAX_QUOTED).collect()
+}
 
-    fn controls(data_dir: &Arc<DataDir>) -> (Controls, Arc<Breaker>) {
-        let mut controls = Controls::open(data_dir.clone()).unwrap();
-        let settings = config::Receiver::new("journal".to_owned(), "j.wasm".into(), Vec::new());
-        let breaker = Arc::new(Breaker::new(&settings, controls.starts_paused("journal")));
-        controls.add("journal", breaker.clone());
-        (controls, breaker)
-    }
-
-    #[test]
-    fn a_pause_is_still_there_after_a_restart() {
-        let folder = tempfile::tempdir().unwrap();
-        let data_dir = Arc::new(DataDir::open(folder.path()).unwrap());
-        let (first, breaker) = controls(&data_dir);
-        first.pause("journal").unwrap();
-        first.pause("journal").unwrap();
-        assert!(breaker.is_paused());
-        let (second, breaker) = controls(&data_dir);
-        assert!(breaker.is_paused());
-        second.resume("journal").unwrap();
-        assert!(!breaker.is_paused());
-        assert!(!controls(&data_dir).1.is_paused());
-    }
-
-    #[test]
-    fn what_is_written_down_is_so_whoever_was_faster() {
-        let folder = tempfile::tempdir().unwrap();
-        let data_dir = Arc::new(DataDir::open(folder.path()).unwrap());
-        let (controls, breaker) = controls(&data_dir);
-        for _ in 0..20 {
-            std::thread::scope(|scope| {
-                scope.spawn(|| controls.pause("journal").unwrap());
-                scope.spawn(|| controls.resume("journal").unwrap());
-            });
-            assert_eq!(breaker.is_paused(), !data_dir.paused_receivers().unwrap().is_empty());
-        }
-    }
-
-    #[test]
-    fn a_receiver_that_is_not_there_is_named_with_those_that_are() {
-        let folder = tempfile::tempdir().unwrap();
-        let data_dir = Arc::new(DataDir::open(folder.path()).unwrap());
-        let (controls, _) = controls(&data_dir);
-        let refusal = controls.pause("jurnal").unwrap_err().to_string();
-        assert_eq!(refusal, r#"find the receiver "jurnal": the config has journal"#);
-        assert!(!controls.starts_paused("jurnal"));
-    }
+fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<_> = names.collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }

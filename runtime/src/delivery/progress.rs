@@ -3,6 +3,7 @@
 //! A cursor is saved some milliseconds after it moved and without a sync of its own: what a crash redelivers in that
 //! window is ordinary redelivery.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,8 +23,8 @@ pub struct Progress {
     keeps_values: bool,
     /// Cursors of a `memory` topic are as volatile as what they point at.
     volatile: bool,
-    /// Messages below this offset may have been delivered by an earlier run.
-    again_below: u64,
+    /// Messages below this offset may have been delivered before: by an earlier run, or before the cursors were set back.
+    again_below: AtomicU64,
     moving: Mutex<Moving>,
     /// Held from when cursors are copied until the copy is written, so that no older one is written after a newer one.
     saving: Mutex<()>,
@@ -92,7 +93,7 @@ impl Progress {
             topic: topic.to_owned(),
             keeps_values: settings.keyvalue,
             volatile,
-            again_below,
+            again_below: AtomicU64::new(again_below),
             moving: Mutex::new(Moving { cursors, changed: LaneSet::EMPTY }),
             saving: Mutex::new(()),
         })
@@ -135,6 +136,19 @@ impl Progress {
         self.saving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Moves the cursors to where an operator wants them. Whoever calls it holds [`writing`](Self::writing) and has saved them,
+    /// and nobody reads by the old ones any more.
+    pub fn set(&self, cursors: Cursors) {
+        let mut moving = self.lock();
+        self.again_below.fetch_max(highest(&moving.cursors), Ordering::Relaxed);
+        *moving = Moving { cursors, changed: LaneSet::EMPTY };
+    }
+
+    /// Whether the cursors are not kept, because what they point at is not.
+    pub fn is_volatile(&self) -> bool {
+        self.volatile
+    }
+
     /// The data type.
     pub fn topic(&self) -> &str {
         &self.topic
@@ -145,14 +159,14 @@ impl Progress {
         self.lock().cursors.min_next()
     }
 
-    /// Whether a message may have been delivered by an earlier run.
+    /// Whether a message may have been delivered before.
     pub fn is_repeated(&self, offset: u64) -> bool {
-        offset < self.again_below
+        offset < self.again_below.load(Ordering::Relaxed)
     }
 
-    /// Whether messages that an earlier run may have delivered are still to come again.
+    /// Whether messages that may have been delivered before are still to come again.
     pub fn is_repeating(&self) -> bool {
-        self.lowest() < self.again_below
+        self.is_repeated(self.lowest())
     }
 
     fn take_changed(&self) -> Vec<(Lane, Cursor)> {
