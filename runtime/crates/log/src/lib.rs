@@ -19,7 +19,7 @@
 //! format; `scan` walks a segment's blocks and past damaged ones; `recovery` does so when a topic is opened;
 //! `writer` is the one thread of a topic that writes, as far as `free_space` lets it; `tail` keeps the latest
 //! blocks in memory; `backlog` reads what the tail no longer holds; `times` finds records by their time;
-//! `retention` deletes segments.
+//! `retention` deletes segments; `check` looks at a log that nobody has open.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -27,6 +27,7 @@
 mod backlog;
 mod block;
 mod bound;
+mod check;
 mod error;
 mod fields;
 mod files;
@@ -46,6 +47,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use check::{Effect, Finding, LogCheck, TopicCheck, check};
 pub use error::{AppendError, OpenError, ReadError, TrimError};
 pub use lane::{LANES, Lane, LaneSet};
 pub use log::Log;

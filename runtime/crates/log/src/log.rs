@@ -22,7 +22,7 @@ use crate::writer::{Active, Writer};
 const MAX_NAME_BYTES: usize = 128;
 
 /// The file that is locked while the log is open. No topic can have its name.
-const LOCK: &str = ".lock";
+pub(crate) const LOCK: &str = ".lock";
 
 /// An open log. While it is open, no other process can open it.
 ///
@@ -174,7 +174,7 @@ fn join(writers: impl Iterator<Item = (Topic, JoinHandle<()>)>) {
 
 /// Whether the name can be that of a directory on every file system, and of nothing but a directory within
 /// ours.
-fn is_name(name: &str) -> bool {
+pub(crate) fn is_name(name: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     (1..=MAX_NAME_BYTES).contains(&name.len()) && !name.starts_with('.') && name.chars().all(allowed)
 }
