@@ -4,6 +4,7 @@
 use std::{
     fs::{self, File},
     io,
+    panic::{self, AssertUnwindSafe},
     path::Path,
     sync::atomic::{AtomicU64, Ordering},
     thread,
@@ -12,7 +13,10 @@ use std::{
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Slice};
 
-use crate::StateError;
+use crate::{
+    StateError,
+    files::{self, Kind, Problem},
+};
 
 /// The size of the journals together, the smallest that the database accepts.
 const JOURNAL_BYTES: u64 = 64 * 1024 * 1024;
@@ -33,13 +37,73 @@ const WAIT_STEP: Duration = Duration::from_millis(10);
 const WRITE_OVERHEAD: u64 = 64;
 
 /// Opens the database in `dir`, making it if there is none. It may cache so many bytes of its files and keep so many open.
-pub fn open(dir: &Path, cache_bytes: u64, open_files: usize) -> fjall::Result<Database> {
-    Database::builder(dir)
-        .cache_size(cache_bytes)
-        .max_cached_files(Some(open_files))
-        .max_journaling_size(JOURNAL_BYTES)
-        .worker_threads(WORKER_THREADS)
-        .open()
+/// `if_lost` says what follows if it is given up, for whoever has to decide that.
+///
+/// # Errors
+///
+/// [`StateError::Damaged`], [`StateError::Open`] or [`StateError::Prepare`].
+pub fn open(
+    dir: &Path,
+    cache_bytes: u64,
+    open_files: usize,
+    if_lost: &'static str,
+) -> Result<Database, StateError> {
+    let damaged = |path: &Path, found| StateError::Damaged {
+        path: path.to_owned(),
+        found,
+        dir: dir.to_owned(),
+        if_lost,
+    };
+    prepare(dir, damaged)?;
+    let open = || {
+        Database::builder(dir)
+            .cache_size(cache_bytes)
+            .max_cached_files(Some(open_files))
+            .max_journaling_size(JOURNAL_BYTES)
+            .worker_threads(WORKER_THREADS)
+            .open()
+    };
+    // It takes some things for granted that damage makes untrue. What it had begun to make is dropped, and never used.
+    match panic::catch_unwind(AssertUnwindSafe(open)) {
+        Ok(Ok(database)) => Ok(database),
+        Ok(Err(error)) if is_damage(&error) => Err(damaged(dir, format!("it can't be opened: {error}"))),
+        Ok(Err(error)) => Err(StateError::Open { dir: dir.to_owned(), source: Box::new(error) }),
+        Err(_) => Err(damaged(dir, "it can't be opened: the database panicked".to_owned())),
+    }
+}
+
+/// Looks at the files of a database that is there already, and cuts off what a crash left half-written.
+fn prepare(dir: &Path, damaged: impl Fn(&Path, String) -> StateError) -> Result<(), StateError> {
+    let failed = |source| StateError::Prepare { dir: dir.to_owned(), source };
+    // Whoever makes one makes it in an empty folder.
+    if files::names_in(dir).map_err(failed)?.is_empty() {
+        return Ok(());
+    }
+    for Problem { path, found, kind } in files::problems(dir).map_err(failed)? {
+        match kind {
+            Kind::Damage => return Err(damaged(&path, found)),
+            Kind::Torn { position } => {
+                tracing::warn!(path = %path.display(), found, "what a crash left half-written is cut off a journal");
+                let cut = File::options().write(true).open(&path).and_then(|journal| {
+                    journal.set_len(position)?;
+                    journal.sync_all()
+                });
+                cut.map_err(failed)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether an error of the database tells of its files, and not of the system.
+fn is_damage(error: &fjall::Error) -> bool {
+    match error {
+        fjall::Error::Io(error) => {
+            matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound)
+        }
+        fjall::Error::Locked | fjall::Error::Poisoned => false,
+        _ => true,
+    }
 }
 
 /// A keyspace that is written often or with large values, so that portions go to the worker only when it has time for

@@ -19,6 +19,22 @@ pub enum StateError {
         source: Box<fjall::Error>,
     },
 
+    /// A file of the database is damaged. Nothing was changed.
+    #[error(
+        "use {}: {found}; restore the data directory from a backup, or move the folder {} out of it to go on without: {if_lost}",
+        path.display(), dir.display()
+    )]
+    Damaged {
+        /// The file, or the folder if it is not known which.
+        path: PathBuf,
+        /// What is wrong with it.
+        found: String,
+        /// Where the database lies.
+        dir: PathBuf,
+        /// What follows if it is moved away.
+        if_lost: &'static str,
+    },
+
     /// A file or folder of the database could not be prepared.
     #[error("prepare the state database {dir:?}")]
     Prepare {
@@ -29,7 +45,7 @@ pub enum StateError {
     },
 
     /// The database could not be read.
-    #[error("read the state database {dir:?}")]
+    #[error("read the state database {dir:?}; if its files are damaged, `wharf doctor` says which")]
     Read {
         /// Where it lies.
         dir: PathBuf,

@@ -14,6 +14,7 @@ mod cursor;
 mod database;
 mod dead_letters;
 mod error;
+mod files;
 mod gaps;
 mod journal;
 mod keyvalue;

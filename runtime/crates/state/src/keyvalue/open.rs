@@ -20,6 +20,9 @@ const OPEN_FILES: usize = 64;
 /// How much of what was written may be in memory before it goes to a sorted file, two values of the largest kind.
 const MEMTABLE_BYTES: u64 = 8 * 1024 * 1024;
 
+/// What follows if the database is given up.
+pub const IF_LOST: &str = "what receivers keep under keys is then gone";
+
 /// The open database.
 pub struct Open {
     dir: PathBuf,
@@ -31,7 +34,7 @@ impl Open {
     /// Opens the database in `dir`, creating it there if there is none.
     pub fn at(dir: &Path) -> Result<Self, StateError> {
         let failed = |error| StateError::Open { dir: dir.to_owned(), source: Box::new(error) };
-        let database = database::open(dir, CACHE_BYTES, OPEN_FILES).map_err(failed)?;
+        let database = database::open(dir, CACHE_BYTES, OPEN_FILES, IF_LOST)?;
         let guests = Area::open(&database, GUESTS, MEMTABLE_BYTES).map_err(failed)?;
         Ok(Self { dir: dir.to_owned(), database, guests })
     }

@@ -29,6 +29,9 @@ const OPEN_FILES: usize = 32;
 /// How much of what was written may wait in memory before it goes to a sorted file: some minutes of cursors under load.
 const MEMTABLE_BYTES: u64 = 4 * 1024 * 1024;
 
+/// What follows if the database is given up.
+pub(crate) const IF_LOST: &str = "receivers are then given everything again that the log keeps, and their dead letters and gap records are gone";
+
 pub(crate) struct Open {
     dir: PathBuf,
     pub(crate) database: Database,
@@ -43,7 +46,7 @@ impl Open {
     /// Opens the database in `dir`, creating it there if there is none.
     pub(crate) fn at(dir: &Path) -> Result<Self, StateError> {
         let failed = |error| StateError::Open { dir: dir.to_owned(), source: Box::new(error) };
-        let database = database::open(dir, CACHE_BYTES, OPEN_FILES).map_err(failed)?;
+        let database = database::open(dir, CACHE_BYTES, OPEN_FILES, IF_LOST)?;
         let area = |name| Area::open(&database, name, MEMTABLE_BYTES).map_err(failed);
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
         let agents = database.keyspace(AGENTS, options).map_err(failed)?;
