@@ -148,7 +148,7 @@ fn encode_agent(agent: &KnownAgent) -> Result<Vec<u8>, StateError> {
     Ok(value)
 }
 
-fn decode_agent(id: &[u8], mut value: &[u8]) -> Result<KnownAgent, String> {
+pub(crate) fn decode_agent(id: &[u8], mut value: &[u8]) -> Result<KnownAgent, String> {
     let id = text(id).ok_or("its id is not text")?;
     check_format(&mut value)?;
     let active = match take(&mut value) {
@@ -172,7 +172,7 @@ fn decode_agent(id: &[u8], mut value: &[u8]) -> Result<KnownAgent, String> {
     Ok(KnownAgent { id, active, topics })
 }
 
-fn decode_reflected(topic: &[u8], mut value: &[u8]) -> Result<(String, u64), String> {
+pub(crate) fn decode_reflected(topic: &[u8], mut value: &[u8]) -> Result<(String, u64), String> {
     let topic = text(topic).ok_or("its name is not text")?;
     check_format(&mut value)?;
     let offset = value.try_into().map_err(|_| format!("its offset has {} bytes, expected 8", value.len()))?;

@@ -167,6 +167,13 @@ impl Cursors {
         (0..).zip(&self.0).filter_map(|(index, cursor)| Some((Lane::new(index)?, cursor)))
     }
 
+    /// The offset behind the highest that is finished in some lane.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        let ends = self.0.iter().map(|cursor| cursor.runs().last().map_or(cursor.next, |run| run.end));
+        ends.max().unwrap_or_default()
+    }
+
     /// The lowest watermark: below it, the receiver has finished every lane.
     #[must_use]
     pub fn min_next(&self) -> u64 {

@@ -72,6 +72,15 @@ pub fn open(
     }
 }
 
+/// What to do about a database in `dir` that is damaged.
+pub fn advice(dir: &Path, if_lost: &str) -> String {
+    format!(
+        "the start is refused; restore the data directory from a backup, or move the folder {} out of it to go on without: \
+         {if_lost}",
+        dir.display()
+    )
+}
+
 /// Looks at the files of a database that is there already, and cuts off what a crash left half-written.
 fn prepare(dir: &Path, damaged: impl Fn(&Path, String) -> StateError) -> Result<(), StateError> {
     let failed = |source| StateError::Prepare { dir: dir.to_owned(), source };

@@ -31,7 +31,7 @@ pub fn rewrite(dir: &Path) -> io::Result<()> {
 
 /// Copies `from` by reading and writing, because copying inside the system may share the very pages in doubt. Zeros, of which
 /// a journal has many at its end, become holes again.
-fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
+pub fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
     let mut from = File::open(from)?;
     let mut to = File::create(to)?;
     let mut chunk = vec![0; CHUNK_BYTES];

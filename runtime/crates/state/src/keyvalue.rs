@@ -19,7 +19,7 @@ use fjall::PersistMode;
 
 use crate::{StateError, database, journal};
 use layout::Usage;
-use open::Open;
+pub(crate) use open::{IF_LOST, Open};
 use transaction::Transaction;
 
 pub use bucket::{Bucket, KeyPage, KeyValueStore, Seen, Swap};
@@ -27,7 +27,7 @@ pub use error::{KeyValueError, Refusal};
 
 mod bucket;
 mod error;
-mod layout;
+pub(crate) mod layout;
 mod open;
 mod transaction;
 

@@ -10,6 +10,7 @@
 #![deny(missing_docs)]
 
 mod agents;
+mod check;
 mod cursor;
 mod database;
 mod dead_letters;
@@ -22,6 +23,9 @@ mod layout;
 mod store;
 
 pub use agents::{KnownAgent, KnownAgents, UsedTopic};
+pub use check::{
+    Checked, CheckedCursors, StateContent, StateProblem, ValuesContent, check_state, check_values,
+};
 pub use cursor::{Cursor, CursorFull, Cursors, MAX_RUNS};
 pub use dead_letters::{
     Burial, DamagedDeadLetter, DeadLetter, DeadLetterEntry, DeadLetterLimits, DeadLetterPage,

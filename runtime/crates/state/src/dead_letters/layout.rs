@@ -87,6 +87,28 @@ pub fn parse_head_key(receiver: &str, key: &[u8]) -> Option<u64> {
     id.try_into().ok().map(u64::from_be_bytes).filter(|id| (1..=MAX_ID).contains(id))
 }
 
+/// What a key belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LetterKey {
+    Head,
+    Message,
+}
+
+/// What the key of a letter belongs to, its receiver and its id; none if Wharf writes no such key.
+pub fn parse_letter_key(key: &[u8]) -> Option<(LetterKey, &str, u64)> {
+    let (kind, rest) = key.split_first()?;
+    let kind = match *kind {
+        HEAD => LetterKey::Head,
+        MESSAGE => LetterKey::Message,
+        _ => return None,
+    };
+    let (rest, id) = rest.split_last_chunk()?;
+    let receiver = str::from_utf8(rest.strip_suffix(&[0])?).ok()?;
+    let id = u64::from_be_bytes(*id);
+    (!receiver.is_empty() && !receiver.contains('\0') && (1..=MAX_ID).contains(&id))
+        .then_some((kind, receiver, id))
+}
+
 fn letter_key(kind: u8, receiver: &str, id: u64) -> Vec<u8> {
     [&[kind], receiver.as_bytes(), &[0], &id.to_be_bytes()].concat()
 }

@@ -96,6 +96,13 @@ pub fn parse_entry_key<'a>(key: &'a [u8], prefix: &[u8]) -> Result<&'a str, Stat
         .ok_or_else(|| damaged_key(key, "an entry of a receiver"))
 }
 
+/// The receiver, the bucket and the receiver's part of the key of an entry; none if Wharf writes no such key.
+pub fn parse_whole_key(key: &[u8]) -> Option<(&str, &str, &str)> {
+    let (receiver, rest) = str::from_utf8(key.strip_prefix(&[ENTRY])?).ok()?.split_once('\0')?;
+    let (bucket, key) = rest.split_once('\0')?;
+    check_receiver(receiver).ok().map(|()| (receiver, bucket, key))
+}
+
 fn damaged_key(key: &[u8], expected: &'static str) -> StateError {
     StateError::DamagedGuestKey { key: key.escape_ascii().to_string(), expected }
 }

@@ -50,6 +50,11 @@ impl Open {
         self.guests.keyspace.prefix(layout::usage_prefix()).map(usage).collect()
     }
 
+    /// Everything that is stored.
+    pub fn all(&self) -> fjall::Iter {
+        self.guests.keyspace.iter()
+    }
+
     pub fn get(&self, key: &[u8]) -> Result<Option<Slice>, StateError> {
         self.guests.keyspace.get(key).map_err(|error| self.read_error(error))
     }
