@@ -116,10 +116,10 @@ struct ReceiverReport {
     types: Vec<String>,
     state: &'static str,
     instances: usize,
-    /// Since the server was started: messages finished, calls that failed, messages given up.
+    /// Since the server was started: messages finished, calls that failed, messages that became dead letters.
     handled: u64,
     failed: u64,
-    skipped: u64,
+    dead: u64,
     lag: u64,
     /// How long until a quarantined receiver is tried again.
     next_try_seconds: Option<f64>,
@@ -149,7 +149,7 @@ async fn status(State(admin): State<Arc<Admin>>) -> Json<StatusReport> {
         instances: receiver.instances,
         handled: receiver.handled.get(),
         failed: receiver.faults.get(),
-        skipped: receiver.skipped.get(),
+        dead: receiver.dead.get(),
         lag: receiver.lag(),
         next_try_seconds: receiver.next_probe().map(|pause| pause.as_secs_f64()),
         last_error: receiver.last_error(),

@@ -7,24 +7,26 @@
 //! | `handle` gives | then |
 //! |---|---|
 //! | an empty list | every message is finished |
-//! | failures | messages not listed are finished; a `retry` is delivered again, alone, after a pause; a `reject` is logged and skipped |
-//! | a fault: trap, deadline, memory, an answer that can't be right | the instance is made anew and the messages are delivered again by halves, the left one first, until the one that faults is alone; one that faults alone `max-attempts` times, with pauses, is logged and skipped |
+//! | failures | messages not listed are finished; a `retry` waits and is delivered again; a `reject` becomes a dead letter |
+//! | a fault: trap, deadline, memory, an answer that can't be right | the instance is made anew and the messages are delivered again by halves, the left one first, until the one that faults is alone; it waits, and when it has failed alone `max-attempts` times it becomes a dead letter |
 //! | a time-out in a host call | the instance is made anew and all of them are delivered again after a pause; nothing counts against them |
 //!
-//! Changes of presence are delivered in the same way, to components that want to know; ticks come between batches. Before
-//! every call the receiver's [breaker] is asked.
-//!
-//! A message is finished in all cases before a later one of its lane is, so order per agent holds.
+//! While a message waits, later ones of its agent are parked: they wait behind it, so order per agent holds, and the other
+//! agents go on. Changes of presence are delivered in the same way as messages, to components that want to know; ticks come
+//! between batches. Before every call the receiver's [breaker] is asked.
 
 mod batch;
 mod breaker;
+mod burial;
 mod caller;
 mod controls;
+mod halt;
 mod progress;
 mod quota;
 mod redrive;
 mod source;
 mod status;
+mod waiting;
 mod worker;
 
 use std::collections::{BTreeSet, HashMap};
@@ -46,15 +48,17 @@ use crate::config;
 use crate::data_dir::{DataDir, DataDirError};
 use crate::telemetry::Metrics;
 use breaker::Breaker;
+use burial::Burials;
 use controls::Steered;
 pub use controls::{
     ControlError, Controls, LetterState, Letters, Page, Queued, SeekTo, Shown, Sought, Which,
 };
+use halt::Halt;
 use progress::{Keeper, Progress};
 use redrive::Redrives;
 use source::Source;
 pub use status::{ReceiverState, Status};
-use worker::Worker;
+use worker::{Parts, Redriving, Worker};
 
 /// The longest pause before a message or an instance is tried again on our own account.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -83,7 +87,7 @@ pub enum DeliveryError {
         topic: String,
         /// What the state database said.
         #[source]
-        source: StateError,
+        source: Box<StateError>,
     },
     /// What is known of receivers can't be read or written.
     #[error(transparent)]
@@ -152,6 +156,7 @@ impl Prepared {
         feeds: &HashMap<String, Feed>,
         data_dir: &Arc<DataDir>,
         state: &State,
+        keyvalue: Option<&KeyValue>,
         metrics: &Metrics,
     ) -> Result<Prepared, DeliveryError> {
         let mut prepared = Prepared {
@@ -186,24 +191,37 @@ impl Prepared {
             let lanes_of_workers: Vec<_> =
                 (0..instances.get()).map(|index| LaneSet::owned_by(index, instances)).collect();
             let redrives = Arc::new(Redrives::new(lanes_of_workers.clone()));
-            let steered = Steered { breaker: breaker.clone(), redrives, topics: topics.clone() };
+            let halt = Arc::new(Halt::new(instances.get(), settings.deadline, prepared.stop.clone()));
+            let steered = Steered {
+                breaker: breaker.clone(),
+                redrives: redrives.clone(),
+                halt: halt.clone(),
+                topics: topics.clone(),
+            };
             prepared.controls.add(&settings.name, steered);
             let status = Arc::new(Status::new(&settings, &receiver, topics, breaker.clone(), metrics));
-            for lanes in lanes_of_workers {
-                let sources = taken_up
-                    .iter()
-                    .map(|(data_type, feed, progress)| Source::new(data_type, feed, lanes, progress.clone()))
-                    .collect();
-                let stop = prepared.stop.clone();
-                prepared.workers.push(Worker::new(
-                    receiver.clone(),
-                    &settings,
+            for (index, lanes) in lanes_of_workers.into_iter().enumerate() {
+                let source = |(data_type, feed, progress): &(String, Feed, Arc<Progress>)| {
+                    Source::new(data_type, feed, lanes, progress.clone(), settings.retry_pause)
+                };
+                let parts = Parts {
+                    index,
                     lanes,
-                    sources,
-                    status.clone(),
-                    breaker.clone(),
-                    stop,
-                ));
+                    sources: taken_up.iter().map(source).collect(),
+                    status: status.clone(),
+                    breaker: breaker.clone(),
+                    burials: Burials::new(
+                        &settings,
+                        &receiver,
+                        state.clone(),
+                        keyvalue.cloned(),
+                        status.clone(),
+                    ),
+                    redriving: Redriving::new(redrives.clone()),
+                    halt: halt.clone(),
+                    stop: prepared.stop.clone(),
+                };
+                prepared.workers.push(Worker::new(receiver.clone(), &settings, parts));
             }
             prepared.statuses.push(status);
         }

@@ -151,8 +151,8 @@ async fn serve(
         fed.iter().map(|fed| (fed.settings.name.clone(), page(fed))).collect();
     let prepared = {
         let (data_dir, feeds, state) = (data_dir.clone(), feeds.clone(), state.clone());
-        let metrics = metrics.clone();
-        blocking(move || Prepared::new(fed, &feeds, &data_dir, &state, &metrics)).await??
+        let (keyvalue, metrics) = (keyvalue.clone(), metrics.clone());
+        blocking(move || Prepared::new(fed, &feeds, &data_dir, &state, keyvalue.as_ref(), &metrics)).await??
     };
     let topics = config.types.iter().filter_map(|data_type| feeds.get(&data_type.name));
     let presence = Arc::new(Presence::new(

@@ -3,10 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use thiserror::Error;
 use wharf_host::{Body, Failure, FailureAction, Message, PresenceChange, Redelivery};
-use wharf_log::{Entry, Lane};
-use wharf_protocol::{Encoding, Record, RecordError};
+use wharf_log::Lane;
+use wharf_protocol::{Encoding, Record};
 
 use crate::config;
 
@@ -35,44 +36,40 @@ pub struct Batch {
     pub source: usize,
     /// The messages, as the component gets them.
     pub given: Given,
-    /// When the batch is finished, everything of its lanes below is.
-    pub end: u64,
     data_type: Arc<str>,
-    lanes: Vec<Lane>,
-    changes: Vec<(Lane, PresenceChange)>,
+    /// Of each message its lane and its record.
+    kept: Vec<(Lane, Bytes)>,
+    changes: Vec<(Lane, Bytes, PresenceChange)>,
 }
 
 impl Batch {
     /// A batch without messages yet.
     pub fn new(source: usize, data_type: &Arc<str>) -> Batch {
         let given = Given::of(data_type, Vec::new());
-        Batch { source, given, end: 0, data_type: data_type.clone(), lanes: Vec::new(), changes: Vec::new() }
+        Batch { source, given, data_type: data_type.clone(), kept: Vec::new(), changes: Vec::new() }
     }
 
-    /// Adds the next message.
-    pub fn push(&mut self, lane: Lane, message: Message) {
-        self.lanes.push(lane);
+    /// Adds the next message, with its record.
+    pub fn push(&mut self, lane: Lane, record: Bytes, message: Message) {
+        self.kept.push((lane, record));
         if let Given::Messages(batch) = &mut self.given {
             batch.messages.push(message);
         }
     }
 
     /// Adds the next change. It comes before every message of the batch, so there must be none of its agent yet.
-    pub fn push_change(&mut self, lane: Lane, change: PresenceChange) {
-        self.changes.push((lane, change));
+    pub fn push_change(&mut self, lane: Lane, record: Bytes, change: PresenceChange) {
+        self.changes.push((lane, record, change));
     }
 
     /// Whether one of the messages is of this agent.
     pub fn has_message_of(&self, agent: &str) -> bool {
-        match &self.given {
-            Given::Messages(batch) => batch.messages.iter().any(|message| message.agent == agent),
-            Given::Changes(_) => false,
-        }
+        self.messages().any(|message| message.agent == agent)
     }
 
     /// How many messages it holds.
     pub fn len(&self) -> usize {
-        self.lanes.len()
+        self.kept.len()
     }
 
     /// How many changes come before them.
@@ -80,21 +77,30 @@ impl Batch {
         self.changes.len()
     }
 
+    /// The lane and the offset of every message and change.
+    pub fn places(&self) -> impl Iterator<Item = (Lane, u64)> {
+        let changes = self.changes.iter().map(|(lane, _, change)| (*lane, change.offset));
+        changes
+            .chain(self.kept.iter().zip(self.messages()).map(|((lane, _), message)| (*lane, message.offset)))
+    }
+
     /// The changes as the component gets them, if there are any.
     pub fn changes(&self) -> Option<Given> {
-        let changes: Vec<_> = self.changes.iter().map(|(_, change)| change.clone()).collect();
+        let changes: Vec<_> = self.changes.iter().map(|(_, _, change)| change.clone()).collect();
         (!changes.is_empty()).then_some(Given::Changes(changes))
     }
 
     /// Takes the changes out, each to be delivered alone.
     pub fn take_changes(&mut self) -> Vec<Single> {
         let changes = std::mem::take(&mut self.changes);
-        let single = |(lane, change): (Lane, PresenceChange)| Single {
-            source: self.source,
-            data_type: self.data_type.clone(),
-            lane,
-            offset: change.offset,
-            agent: change.agent.clone(),
+        let single = |(lane, record, change): (Lane, Bytes, PresenceChange)| Single {
+            key: Key {
+                lane,
+                offset: change.offset,
+                agent: change.agent.clone(),
+                received_at: change.at,
+                record,
+            },
             given: Given::Changes(vec![change]),
         };
         changes.into_iter().map(single).collect()
@@ -104,45 +110,66 @@ impl Batch {
     pub fn take_again(&mut self) -> Batch {
         let mut again = Batch::new(self.source, &self.data_type);
         std::mem::swap(&mut again.given, &mut self.given);
-        std::mem::swap(&mut again.lanes, &mut self.lanes);
-        if let Given::Messages(batch) = &mut again.given {
-            for message in &mut batch.messages {
-                message.redelivery = Redelivery::Again;
-            }
-        }
+        std::mem::swap(&mut again.kept, &mut self.kept);
+        again.given.mark_again();
         again
     }
 
     /// Leaves the first half of the messages and gives the others, which are at least as many.
     pub fn split_off_half(&mut self) -> Batch {
         let mut right = Batch::new(self.source, &self.data_type);
-        let half = self.lanes.len() / 2;
-        right.lanes = self.lanes.split_off(half);
+        let half = self.kept.len() / 2;
+        right.kept = self.kept.split_off(half);
         if let Given::Messages(batch) = &mut self.given {
             right.given = Given::of(&self.data_type, batch.messages.split_off(half));
         }
         right
     }
 
+    /// Takes out the messages of which `which` is true.
+    pub fn take_if(&mut self, which: impl Fn(&Message) -> bool) -> Vec<Single> {
+        if !self.messages().any(&which) {
+            return Vec::new();
+        }
+        let mut taken = Vec::new();
+        let (source, data_type) = (self.source, self.data_type.clone());
+        let mut rest = Batch::new(source, &data_type);
+        let kept = std::mem::take(&mut self.kept);
+        for ((lane, record), message) in kept.into_iter().zip(self.take_messages()) {
+            if which(&message) {
+                taken.push(Single::of(&data_type, lane, record, message));
+            } else {
+                rest.push(lane, record, message);
+            }
+        }
+        (self.given, self.kept) = (rest.given, rest.kept);
+        taken
+    }
+
     /// Takes the messages out, each as a batch of its own, to be delivered again.
     pub fn take_singles(&mut self) -> Vec<Single> {
-        let messages = match std::mem::replace(&mut self.given, Given::of(&self.data_type, Vec::new())) {
+        let messages = self.take_messages();
+        let kept = std::mem::take(&mut self.kept);
+        let single = |((lane, record), mut message): ((Lane, Bytes), Message)| {
+            message.redelivery = Redelivery::Again;
+            Single::of(&self.data_type, lane, record, message)
+        };
+        kept.into_iter().zip(messages).map(single).collect()
+    }
+
+    fn messages(&self) -> impl Iterator<Item = &Message> {
+        let messages = match &self.given {
+            Given::Messages(batch) => batch.messages.as_slice(),
+            Given::Changes(_) => &[],
+        };
+        messages.iter()
+    }
+
+    fn take_messages(&mut self) -> Vec<Message> {
+        match std::mem::replace(&mut self.given, Given::of(&self.data_type, Vec::new())) {
             Given::Messages(batch) => batch.messages,
             Given::Changes(_) => Vec::new(),
-        };
-        let lanes = std::mem::take(&mut self.lanes);
-        let single = |(lane, mut message): (Lane, Message)| {
-            message.redelivery = Redelivery::Again;
-            Single {
-                source: self.source,
-                data_type: self.data_type.clone(),
-                lane,
-                offset: message.offset,
-                agent: message.agent.clone(),
-                given: Given::of(&self.data_type, vec![message]),
-            }
-        };
-        lanes.into_iter().zip(messages).map(single).collect()
+        }
     }
 }
 
@@ -150,42 +177,72 @@ impl Given {
     fn of(data_type: &Arc<str>, messages: Vec<Message>) -> Given {
         Given::Messages(wharf_host::Batch { data_type: data_type.to_string(), messages })
     }
+
+    /// Marks what was given before.
+    pub fn mark_again(&mut self) {
+        if let Given::Messages(batch) = self {
+            for message in &mut batch.messages {
+                message.redelivery = Redelivery::Again;
+            }
+        }
+    }
 }
 
 /// One message or change that is delivered alone.
 #[derive(Debug)]
 pub struct Single {
-    /// Which source of the worker it comes from.
-    pub source: usize,
-    /// Its data type.
-    pub data_type: Arc<str>,
-    /// The lane of its agent.
-    pub lane: Lane,
-    /// Its offset.
-    pub offset: u64,
-    /// Its agent.
-    pub agent: String,
+    /// What it is.
+    pub key: Key,
     /// What the component gets: this one alone.
     pub given: Given,
 }
 
+impl Single {
+    fn of(data_type: &Arc<str>, lane: Lane, record: Bytes, message: Message) -> Single {
+        let key = Key {
+            lane,
+            offset: message.offset,
+            agent: message.agent.clone(),
+            received_at: message.received_at,
+            record,
+        };
+        Single { key, given: Given::of(data_type, vec![message]) }
+    }
+}
+
+/// What a record of the log is, whoever gets it.
+#[derive(Clone, Debug)]
+pub struct Key {
+    /// The lane of its agent.
+    pub lane: Lane,
+    /// Its offset.
+    pub offset: u64,
+    /// Its agent; empty if that can't be read.
+    pub agent: String,
+    /// When it was accepted, Unix milliseconds; 0 if that can't be read.
+    pub received_at: u64,
+    /// Its bytes in the log.
+    pub record: Bytes,
+}
+
 /// Makes what a component gets of a record of the log.
 pub fn item(
-    entry: &Entry,
+    record: Record,
+    offset: u64,
     data_type: &str,
     encoding: config::Encoding,
     redelivery: Redelivery,
-) -> Result<Item, RecordError> {
-    let stored = match Record::decode(entry.payload.clone())? {
+) -> Item {
+    let stored = match record {
         Record::Message(stored) => stored,
         Record::Presence(change) => {
-            return Ok(Item::Change(PresenceChange {
+            return Item::Change(PresenceChange {
                 data_type: data_type.to_owned(),
-                offset: entry.offset,
+                offset,
                 agent: change.agent.as_str().to_owned(),
                 active: change.active,
                 at: change.at,
-            }));
+            });
         }
     };
     let body = match (encoding, stored.body.encoding()) {
@@ -194,8 +251,8 @@ pub fn item(
             Body::Json(stored.body.to_json().into_owned())
         }
     };
-    Ok(Item::Message(Message {
-        offset: entry.offset,
+    Item::Message(Message {
+        offset,
         agent: stored.agent.as_str().to_owned(),
         received_at: stored.received_at,
         redelivery,
@@ -204,7 +261,15 @@ pub fn item(
         user: stored.user,
         trace: stored.traceparent,
         body,
-    }))
+    })
+}
+
+/// The agent of a record.
+pub fn agent_of(record: &Record) -> &str {
+    match record {
+        Record::Message(stored) => stored.agent.as_str(),
+        Record::Presence(change) => change.agent.as_str(),
+    }
 }
 
 /// What a component says of messages that it did not handle, by offset.
@@ -257,7 +322,7 @@ mod tests {
                 trace: None,
                 body: Body::Json("{}".to_owned()),
             };
-            batch.push(Lane::of("a"), message);
+            batch.push(Lane::of("a"), Bytes::from(vec![1, 2, 3]), message);
         }
         batch
     }
@@ -292,8 +357,9 @@ mod tests {
     fn halves_keep_the_order_and_every_message() {
         let mut whole = batch(&[1, 2, 5, 9, 12]).take_again();
         let mut right = whole.split_off_half();
-        let offsets =
-            |batch: &mut Batch| batch.take_singles().iter().map(|single| single.offset).collect::<Vec<_>>();
+        let offsets = |batch: &mut Batch| {
+            batch.take_singles().iter().map(|single| single.key.offset).collect::<Vec<_>>()
+        };
         assert_eq!((offsets(&mut whole), offsets(&mut right)), (vec![1, 2], vec![5, 9, 12]));
         assert_eq!((whole.len(), right.len()), (0, 0));
     }
@@ -302,7 +368,7 @@ mod tests {
     fn singles_keep_the_order_and_are_marked_as_delivered_before() {
         let mut batch = batch(&[1, 2, 5]);
         let singles = batch.take_singles();
-        assert_eq!(singles.iter().map(|single| single.offset).collect::<Vec<_>>(), [1, 2, 5]);
+        assert_eq!(singles.iter().map(|single| single.key.offset).collect::<Vec<_>>(), [1, 2, 5]);
         let again = |single: &Single| matches!(&single.given, Given::Messages(given) if given.messages[0].redelivery == Redelivery::Again);
         assert!(singles.iter().all(again));
         assert_eq!(batch.len(), 0);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use wharf_host::{Evidence, Fault, Instance, Receiver};
+use wharf_host::{Fault, Instance, Receiver};
 
 use super::batch::{self, Given, Said};
 use super::breaker::{Breaker, Pass};
@@ -19,13 +19,23 @@ use crate::backoff::Backoff;
 pub enum Called {
     /// The component answered.
     Answered(Said),
-    /// It did not.
-    Failed {
-        /// What went wrong.
-        what: String,
-        /// Whether the messages may be the cause, so that it counts as an attempt where one was alone.
-        counts: bool,
-    },
+    /// It did not, and what it was given may be the cause, so that it counts as an attempt where a message was alone.
+    Failed(Box<Evidence>),
+    /// It did not, because the host could not give it an instance or kept it waiting.
+    Interrupted,
+}
+
+/// What is known of a failure of the component.
+#[derive(Clone, Debug)]
+pub struct Evidence {
+    /// What went wrong.
+    pub what: String,
+    /// The word for it in metrics.
+    pub kind: &'static str,
+    /// The guest's stack, if there was one.
+    pub backtrace: Option<String>,
+    /// The last lines that it wrote to standard error.
+    pub stderr: String,
 }
 
 /// One instance of a receiver's component.
@@ -50,6 +60,11 @@ impl Caller {
         stop: CancellationToken,
     ) -> Caller {
         Caller { receiver, retry_pause, status, breaker, stop, instance: None, pass: Pass::Ordinary }
+    }
+
+    /// From now on, waits end when this is cancelled.
+    pub fn stop_with(&mut self, stop: CancellationToken) {
+        self.stop = stop;
     }
 
     /// Makes the first instance before there is anything to deliver, so that `init` fails early and visibly.
@@ -80,12 +95,12 @@ impl Caller {
                 Ok(Called::Answered(said))
             }
             Err(wrong) => {
-                let counts = wrong.is_of_what_was_given();
-                self.fault(&wrong, began.elapsed());
-                if !counts {
-                    self.breaker.failure();
+                let evidence = self.fault(&wrong, began.elapsed());
+                if wrong.is_of_what_was_given() {
+                    return Ok(Called::Failed(Box::new(evidence)));
                 }
-                Ok(Called::Failed { what: wrong.to_string(), counts })
+                self.breaker.failure();
+                Ok(Called::Interrupted)
             }
         }
     }
@@ -165,22 +180,27 @@ impl Caller {
         made
     }
 
-    /// What a fault leaves: no instance, a line in the log, numbers.
-    fn fault(&mut self, wrong: &Wrong, spent: Duration) {
+    /// What a fault leaves: no instance, a line in the log, numbers, and evidence.
+    fn fault(&mut self, wrong: &Wrong, spent: Duration) -> Evidence {
         self.instance = None;
         self.breaker.failed(self.pass, spent);
         self.status.fault(wrong.kind(), wrong);
-        let evidence = wrong.evidence();
-        let backtrace = evidence.and_then(|evidence| evidence.backtrace.as_deref()).unwrap_or_default();
-        let stderr = evidence.map(|evidence| evidence.stderr.join("\n")).unwrap_or_default();
+        let left = wrong.evidence();
+        let evidence = Evidence {
+            what: wrong.to_string(),
+            kind: wrong.kind(),
+            backtrace: left.and_then(|left| left.backtrace.clone()),
+            stderr: left.map(|left| left.stderr.join("\n")).unwrap_or_default(),
+        };
         tracing::warn!(
             receiver.name = self.receiver.name(),
-            fault = %wrong,
-            kind = wrong.kind(),
-            stderr,
-            backtrace,
+            fault = evidence.what,
+            kind = evidence.kind,
+            stderr = evidence.stderr,
+            backtrace = evidence.backtrace.as_deref().unwrap_or_default(),
             "a receiver failed; its instance is made anew"
         );
+        evidence
     }
 }
 
@@ -208,7 +228,7 @@ impl Wrong {
         }
     }
 
-    fn evidence(&self) -> Option<&Evidence> {
+    fn evidence(&self) -> Option<&wharf_host::Evidence> {
         match self {
             Wrong::Answer(_) => None,
             Wrong::Fault(fault) => fault.evidence(),

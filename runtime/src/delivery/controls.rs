@@ -9,6 +9,7 @@ use wharf_log::{ReadError, Topic};
 use wharf_state::{State, StateError};
 
 use super::breaker::Breaker;
+use super::halt::{Halt, HaltError};
 use super::progress::Progress;
 use super::redrive::Redrives;
 use crate::data_dir::{DataDir, DataDirError};
@@ -87,6 +88,9 @@ pub enum ControlError {
         /// The end of the log.
         end: u64,
     },
+    /// It was not between two batches for as long as it was waited for.
+    #[error(transparent)]
+    Halt(#[from] HaltError),
     /// It can't be written down, so nothing was changed.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
@@ -120,6 +124,8 @@ pub struct Steered {
     pub breaker: Arc<Breaker>,
     /// Where dead letters wait to be given to it again.
     pub redrives: Arc<Redrives>,
+    /// The turns of its workers.
+    pub halt: Arc<Halt>,
     /// The topics mapped to it, and how far it is.
     pub topics: Vec<(Topic, Arc<Progress>)>,
 }

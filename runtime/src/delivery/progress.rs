@@ -3,6 +3,8 @@
 //! A cursor is saved some milliseconds after it moved and without a sync of its own: what a crash redelivers in that
 //! window is ordinary redelivery.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use wharf_log::{Durability, Lane, LaneSet};
 use wharf_state::{Cursor, Cursors, KeyValue, Persist, State};
 
+use super::waiting::WaitingAgents;
 use super::{DeliveryError, Feed};
 use crate::config;
 
@@ -50,7 +53,7 @@ impl Progress {
         let failed = |source| DeliveryError::Cursors {
             receiver: receiver.to_owned(),
             topic: topic.to_owned(),
-            source,
+            source: Box::new(source),
         };
         let volatile = feed.durability == Durability::Memory;
         let end = feed.topic.end();
@@ -110,18 +113,57 @@ impl Progress {
         self.lock().cursors.get(lane).is_finished(offset)
     }
 
-    /// Records one finished message while earlier ones of its lane may not be.
-    pub fn finish(&self, lane: Lane, offset: u64) {
+    /// Records a finished span while something before it may not be finished.
+    pub fn finish(&self, lane: Lane, span: Range<u64>) {
         let mut moving = self.lock();
-        // A full cursor forgets this one: after a crash the message would be delivered once more.
-        let _ = moving.cursors.get_mut(lane).finish(offset);
+        // A worker takes no more of a lane than its cursor has room for. If it had none, this would be forgotten, and after a
+        // crash be delivered once more.
+        let _ = moving.cursors.get_mut(lane).finish_span(span);
         moving.changed.insert(lane);
     }
 
-    /// Records that everything below `end` is finished in these lanes.
-    pub fn advance(&self, lanes: LaneSet, end: u64) {
+    /// Records that everything of these lanes below `end` is finished or waits, and that these places are finished.
+    pub fn settle(
+        &self,
+        lanes: LaneSet,
+        end: u64,
+        waiting: &WaitingAgents,
+        finished: impl Iterator<Item = (Lane, u64)>,
+    ) {
+        if !waiting.is_empty() {
+            for (lane, offset) in finished {
+                if waiting.waits_in(lane) && !waiting.waits_at(lane, offset) {
+                    self.finish(lane, waiting.span(lane, offset, end));
+                }
+            }
+        }
+        self.advance(lanes, end, |lane| !waiting.waits_in(lane));
+    }
+
+    /// How many more separate finished spans the cursor of each lane can remember.
+    pub fn rooms(&self) -> Vec<usize> {
+        self.lock().cursors.iter().map(|(_, cursor)| cursor.room()).collect()
+    }
+
+    /// The cursors of these lanes as they will be when these spans are finished, to be written. None if they are volatile.
+    pub fn with_finished(&self, spans: &[(Lane, Range<u64>)]) -> Vec<(Lane, Cursor)> {
+        if self.volatile {
+            return Vec::new();
+        }
+        let moving = self.lock();
+        let mut copies: BTreeMap<usize, (Lane, Cursor)> = BTreeMap::new();
+        for (lane, span) in spans {
+            let copy =
+                copies.entry(lane.index()).or_insert_with(|| (*lane, moving.cursors.get(*lane).clone()));
+            let _ = copy.1.finish_span(span.clone());
+        }
+        copies.into_values().collect()
+    }
+
+    /// Records that everything below `end` is finished in those of the lanes of which `which` is true.
+    fn advance(&self, lanes: LaneSet, end: u64, which: impl Fn(Lane) -> bool) {
         let mut moving = self.lock();
-        for lane in lanes.iter() {
+        for lane in lanes.iter().filter(|lane| which(*lane)) {
             let cursor = moving.cursors.get_mut(lane);
             if cursor.next() < end {
                 cursor.advance_to(end);
@@ -162,6 +204,11 @@ impl Progress {
     /// Whether a message may have been delivered before.
     pub fn is_repeated(&self, offset: u64) -> bool {
         offset < self.again_below.load(Ordering::Relaxed)
+    }
+
+    /// From now on, messages below this offset may have been delivered before.
+    pub fn repeat_below(&self, offset: u64) {
+        self.again_below.fetch_max(offset, Ordering::Relaxed);
     }
 
     /// Whether messages that may have been delivered before are still to come again.

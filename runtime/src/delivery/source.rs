@@ -1,20 +1,29 @@
-//! What one worker reads of one topic: entries of its lanes, in batches, with what was read too much held for the next.
+//! What one worker reads of one topic: entries of its lanes in order, with what was read too much held for the next batch,
+//! and single ones again when their agents' time has come.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
-use wharf_log::{Entry, LaneSet, Reader};
+use wharf_log::{Entry, Lane, LaneSet, Reader, Topic};
+use wharf_state::GapReason;
 
 use super::progress::Progress;
 use super::status::Status;
+use super::waiting::WaitingAgents;
 use super::{Feed, Stopped, or_stop};
 
 /// The pause after the log could not be read: a disk that fails is not asked again at once.
 const READ_PAUSE: Duration = Duration::from_secs(1);
+/// How far apart two offsets may be to be read in one go: what lies between is about a block or two, and finding a place in
+/// the files anew costs as much.
+const NEAR: u64 = 1024;
+/// Entries, and bytes of them, that are read in one go when single ones are looked for among them.
+const CHUNK: (usize, usize) = (256, 1024 * 1024);
 
 /// The messages of one data type for one worker.
 #[derive(Debug)]
@@ -23,7 +32,15 @@ pub struct Source {
     pub data_type: Arc<str>,
     /// The receiver's cursors in it.
     pub progress: Arc<Progress>,
+    /// The agents whose messages wait.
+    pub waiting: WaitingAgents,
+    /// Everything of the lanes below is finished or waits.
+    pub settled: u64,
+    topic: Topic,
+    lanes: LaneSet,
     reader: Reader,
+    /// Where single entries are read again.
+    again: Option<Reader>,
     /// Read, but not fit for the batch that was being made: the first of the next one.
     held: VecDeque<Entry>,
 }
@@ -39,15 +56,46 @@ pub struct Bounds {
     pub wait: Duration,
 }
 
+/// What was read.
+#[derive(Debug, Default)]
+pub struct Portion {
+    /// The entries, in order.
+    pub entries: Vec<Entry>,
+    /// What is not there any more.
+    pub gaps: Vec<(Range<u64>, GapReason)>,
+}
+
 impl Source {
     /// The lanes of one topic, from the first message that is not finished.
-    pub fn new(data_type: &str, feed: &Feed, lanes: LaneSet, progress: Arc<Progress>) -> Source {
+    pub fn new(
+        data_type: &str,
+        feed: &Feed,
+        lanes: LaneSet,
+        progress: Arc<Progress>,
+        retry_pause: Duration,
+    ) -> Source {
+        let next = progress.next(lanes);
         Source {
             data_type: data_type.into(),
-            reader: feed.topic.reader(lanes, progress.next(lanes)),
+            waiting: WaitingAgents::new(retry_pause),
+            settled: next,
+            reader: feed.topic.reader(lanes, next),
+            again: None,
+            topic: feed.topic.clone(),
+            lanes,
             progress,
             held: VecDeque::new(),
         }
+    }
+
+    /// Begins again at the first message that is not finished. What was given and is not finished is marked when it comes.
+    pub fn restart(&mut self, retry_pause: Duration) {
+        self.progress.repeat_below(self.reader.position());
+        self.waiting = WaitingAgents::new(retry_pause);
+        self.settled = self.progress.next(self.lanes);
+        self.reader = self.topic.reader(self.lanes, self.settled);
+        self.again = None;
+        self.held.clear();
     }
 
     /// Waits until there is something to read. A failure counts as something: reading tells it.
@@ -75,18 +123,20 @@ impl Source {
         bounds: Bounds,
         status: &Status,
         stop: &CancellationToken,
-    ) -> Result<Vec<Entry>, Stopped> {
+    ) -> Result<Portion, Stopped> {
         let deadline = Instant::now() + bounds.wait;
-        let mut taken = Taken { entries: Vec::new(), bytes: 0, bounds };
+        let mut taken = Taken { portion: Portion::default(), bytes: 0, bounds };
+        self.jump();
         while let Some(entry) = self.held.pop_front() {
             if let Err(entry) = taken.take(entry) {
                 self.held.push_front(entry);
-                return Ok(taken.entries);
+                return Ok(taken.portion);
             }
         }
-        let mut first = taken.entries.is_empty();
+        let mut first = taken.portion.entries.is_empty();
         while taken.has_room() {
-            let next = self.reader.next(bounds.entries - taken.entries.len(), bounds.bytes - taken.bytes);
+            let (entries, bytes) = taken.room();
+            let next = self.reader.next(entries, bytes);
             let read = if first {
                 // Something is ready: this does not wait, or only for the disk.
                 or_stop(stop, next).await?
@@ -105,20 +155,9 @@ impl Source {
                     break;
                 }
             };
-            for lost in read.lost {
-                status.lost.inc_by(lost.end.saturating_sub(lost.start));
-                let data_type = &*self.data_type;
-                tracing::error!(
-                    receiver.name = status.name,
-                    log.topic = data_type,
-                    from = lost.start,
-                    to = lost.end,
-                    "these offsets are lost and can't be delivered"
-                );
-            }
+            taken.portion.note_gaps(read.trimmed, read.lost);
             for mut entry in read.entries {
-                // Copies: an entry of the log keeps its whole block in memory, which may be a thousand times its size.
-                entry.payload = Bytes::copy_from_slice(&entry.payload);
+                own(&mut entry);
                 // Only the last one read can be too large, and only when it would have come alone: it waits for its turn.
                 if !self.held.is_empty() {
                     self.held.push_back(entry);
@@ -130,7 +169,85 @@ impl Source {
                 break;
             }
         }
-        Ok(taken.entries)
+        Ok(taken.portion)
+    }
+
+    /// Reads single entries again that were read before, as many of the first ones as have so many bytes together, at least one.
+    /// Gives besides which of them are not there any more.
+    pub async fn fetch(
+        &mut self,
+        offsets: &[u64],
+        max_bytes: usize,
+        status: &Status,
+        stop: &CancellationToken,
+    ) -> Result<(Portion, Vec<u64>), Stopped> {
+        let (mut portion, mut missing) = (Portion::default(), Vec::new());
+        let mut bytes = 0_usize;
+        let mut wanted = offsets.iter().copied().peekable();
+        let mut reader = self.again.take();
+        while let Some(&next) = wanted.peek() {
+            let near =
+                reader.take_if(|reader| (next.saturating_sub(NEAR)..=next).contains(&reader.position()));
+            let mut at = near.unwrap_or_else(|| self.topic.reader(self.lanes, next));
+            let (entries, chunk) = CHUNK;
+            let read = match or_stop(stop, at.next(entries, chunk)).await? {
+                Ok(read) => read,
+                Err(error) => {
+                    self.read_failed(status, &error);
+                    or_stop(stop, sleep(READ_PAUSE)).await?;
+                    return Ok((portion, missing));
+                }
+            };
+            portion.note_gaps(read.trimmed, read.lost);
+            for mut entry in read.entries {
+                // What is not there any more is passed.
+                missing.extend(std::iter::from_fn(|| wanted.next_if(|wanted| *wanted < entry.offset)));
+                if wanted.next_if_eq(&entry.offset).is_none() {
+                    continue;
+                }
+                bytes = bytes.saturating_add(entry.payload.len());
+                if bytes > max_bytes && !portion.entries.is_empty() {
+                    return Ok((portion, missing));
+                }
+                own(&mut entry);
+                portion.entries.push(entry);
+            }
+            let position = at.position();
+            missing.extend(std::iter::from_fn(|| wanted.next_if(|wanted| *wanted < position)));
+            reader = Some(at);
+        }
+        self.again = reader;
+        Ok((portion, missing))
+    }
+
+    /// Records a message as finished that waits, or that is among those being delivered.
+    pub fn finish(&mut self, agent: &str, lane: Lane, offset: u64) {
+        if !self.finish_waiting(agent, offset) {
+            self.progress.finish(lane, offset..offset.saturating_add(1));
+        }
+    }
+
+    /// Records a message as finished, if it waits.
+    pub fn finish_waiting(&mut self, agent: &str, offset: u64) -> bool {
+        let finished = self.waiting.finish(agent, offset, self.settled);
+        if let Some((lane, span)) = &finished {
+            self.progress.finish(*lane, span.clone());
+        }
+        finished.is_some()
+    }
+
+    /// Whether a message of an agent that waits is finished.
+    pub fn is_finished(&self, agent: &str, offset: u64) -> bool {
+        self.waiting.lane_of(agent).is_none_or(|lane| self.progress.is_finished(lane, offset))
+    }
+
+    /// Moves on to where the cursors are, if somebody else has moved them further than this has read.
+    fn jump(&mut self) {
+        let next = self.progress.next(self.lanes);
+        if next > self.reader.position() {
+            self.held.clear();
+            self.reader = self.topic.reader(self.lanes, next);
+        }
     }
 
     fn read_failed(&self, status: &Status, error: &(dyn std::error::Error + 'static)) {
@@ -140,26 +257,43 @@ impl Source {
     }
 }
 
-/// Entries of a batch in the making.
+impl Portion {
+    fn note_gaps(&mut self, trimmed: Option<Range<u64>>, lost: Vec<Range<u64>>) {
+        self.gaps.extend(trimmed.map(|trimmed| (trimmed, GapReason::Trimmed)));
+        self.gaps.extend(lost.into_iter().map(|lost| (lost, GapReason::Damaged)));
+    }
+}
+
+/// Copies the payload: an entry of the log keeps its whole block in memory, which may be a thousand times its size.
+fn own(entry: &mut Entry) {
+    entry.payload = Bytes::copy_from_slice(&entry.payload);
+}
+
+/// A portion in the making.
 struct Taken {
-    entries: Vec<Entry>,
+    portion: Portion,
     bytes: usize,
     bounds: Bounds,
 }
 
 impl Taken {
     fn has_room(&self) -> bool {
-        self.entries.len() < self.bounds.entries && self.bytes < self.bounds.bytes
+        self.portion.entries.len() < self.bounds.entries && self.bytes < self.bounds.bytes
+    }
+
+    fn room(&self) -> (usize, usize) {
+        let entries = self.bounds.entries.saturating_sub(self.portion.entries.len());
+        (entries, self.bounds.bytes.saturating_sub(self.bytes))
     }
 
     /// Gives the entry back if it does not fit. The first always does.
     fn take(&mut self, entry: Entry) -> Result<(), Entry> {
         let bytes = self.bytes.saturating_add(entry.payload.len());
-        if !self.entries.is_empty() && (!self.has_room() || bytes > self.bounds.bytes) {
+        if !self.portion.entries.is_empty() && (!self.has_room() || bytes > self.bounds.bytes) {
             return Err(entry);
         }
         self.bytes = bytes;
-        self.entries.push(entry);
+        self.portion.entries.push(entry);
         Ok(())
     }
 }

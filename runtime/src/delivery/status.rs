@@ -8,7 +8,8 @@ use std::time::Duration;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use wharf_host::Fault;
-use wharf_log::Topic;
+use wharf_log::{Lane, Topic};
+use wharf_state::DeathKind;
 
 use super::breaker::{Breaker, BreakerState};
 use super::progress::Progress;
@@ -57,6 +58,17 @@ impl ReceiverState {
     }
 }
 
+/// What waits to be given to a receiver again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waits {
+    /// Agents whose messages wait.
+    pub agents: usize,
+    /// Messages that were given and are to be given again.
+    pub given: usize,
+    /// Messages that wait behind others of their agent, and were not given.
+    pub parked: usize,
+}
+
 /// One receiver's numbers.
 #[derive(Debug)]
 pub struct Status {
@@ -76,8 +88,8 @@ pub struct Status {
     pub faults: Counter,
     /// Messages that it asked to get again.
     pub retried: Counter,
-    /// Messages that were given up.
-    pub skipped: Counter,
+    /// Messages that became dead letters.
+    pub dead: Counter,
     /// Offsets that could not be served.
     pub lost: Counter,
     /// Instances made.
@@ -85,6 +97,8 @@ pub struct Status {
     breaker: Arc<Breaker>,
     faults_by_kind: Family<FaultLabel, Counter>,
     topics: Vec<(Topic, Arc<Progress>)>,
+    /// What waits, by worker.
+    waits: Mutex<Vec<Waits>>,
     restarting: AtomicUsize,
     interrupted: AtomicBool,
     broken: AtomicBool,
@@ -117,12 +131,13 @@ impl Status {
             handled: metrics.handled.get_or_create_owned(&label),
             faults: Counter::default(),
             retried: metrics.retried.get_or_create_owned(&label),
-            skipped: metrics.skipped.get_or_create_owned(&label),
+            dead: metrics.skipped.get_or_create_owned(&label),
             lost: metrics.lost.get_or_create_owned(&label),
             instances_started: metrics.instances_started.get_or_create_owned(&label),
             breaker,
             faults_by_kind: metrics.faults.clone(),
             topics,
+            waits: Mutex::new(vec![Waits::default(); settings.instances]),
             restarting: AtomicUsize::new(0),
             interrupted: AtomicBool::new(false),
             broken: AtomicBool::new(false),
@@ -163,9 +178,39 @@ impl Status {
         self.topics.iter().map(|(topic, progress)| topic.end().saturating_sub(progress.lowest())).sum()
     }
 
+    /// What waits to be given again, of all instances together.
+    pub fn waiting(&self) -> Waits {
+        let waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
+        waits.iter().fold(Waits::default(), |all, one| Waits {
+            agents: all.agents.saturating_add(one.agents),
+            given: all.given.saturating_add(one.given),
+            parked: all.parked.saturating_add(one.parked),
+        })
+    }
+
     /// What went wrong last, if anything did.
     pub fn last_error(&self) -> Option<String> {
         self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn waits(&self, worker: usize, waits: Waits) {
+        let mut all = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = all.get_mut(worker) {
+            *place = waits;
+        }
+    }
+
+    pub(super) fn dead(&self, _kind: DeathKind) {
+        self.dead.inc();
+    }
+
+    pub(super) fn lane_full(&self, data_type: &str, lane: Lane) {
+        tracing::warn!(
+            receiver.name = self.name,
+            log.topic = data_type,
+            log.lane = lane.index(),
+            "a lane waits: too many of its messages are finished behind others that are not; it goes on when these are"
+        );
     }
 
     pub(super) fn fault(&self, kind: &'static str, what: &impl std::fmt::Display) {

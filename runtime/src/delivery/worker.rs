@@ -1,93 +1,132 @@
-//! One instance of a receiver and the lanes it owns: makes batches, has them called, deals with what comes back.
+//! One instance of a receiver and the lanes it owns: chooses what to do next and makes batches. How a batch is delivered
+//! and what follows from that is in `deliver`.
 //!
-//! A worker does one thing at a time, so its receiver sees the messages of an agent in order, retries included. It never
-//! ends before it is told to.
+//! A worker does one thing at a time: it reads on, gives messages again whose time has come, redrives dead letters or ticks. It
+//! never ends before it is told to.
+
+mod deliver;
+mod redrive;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::select_all;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use wharf_host::{FailureAction, Receiver, Redelivery};
-use wharf_log::{Entry, LaneSet};
+use wharf_host::{Receiver, Redelivery};
+use wharf_log::{Entry, Lane, LaneSet};
+use wharf_protocol::Record;
 
-use super::batch::{self, Batch, Item, Said, Single};
+use super::batch::{self, Batch, Item, Key};
 use super::breaker::Breaker;
-use super::caller::{Called, Caller};
-use super::quota::{Quota, Taken};
-use super::source::{Bounds, Source};
-use super::status::Status;
-use super::{LONGEST_PAUSE, Stopped, or_stop};
-use crate::backoff::Backoff;
+use super::burial::{Burials, Dead, Why};
+use super::caller::Caller;
+use super::halt::Halt;
+use super::source::{Bounds, Portion, Source};
+use super::status::{Status, Waits};
+use super::{Stopped, or_stop};
 use crate::config;
+pub use redrive::Redriving;
 
-/// The longest pause that a receiver can ask for with `retry`. Its later messages wait meanwhile.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
 /// The instance that owns this lane is the one that ticks.
 const TICKING_LANE: usize = 0;
 /// How often an idle worker moves its cursors past what is not for it, so that a restart need not read that again.
 const IDLE_ADVANCE: Duration = Duration::from_secs(1);
-/// A receiver's reason is cut to this length in the log.
-const MAX_REASON_CHARS: usize = 1000;
+/// Room that a full cursor must have before its lane goes on, so that it does not stop again at once.
+const ROOM_TO_GO_ON: usize = 64;
 
 /// One instance and what it is fed with.
 pub struct Worker {
     settings: config::Receiver,
+    /// Which of the receiver's workers this is.
+    index: usize,
     lanes: LaneSet,
     sources: Vec<Source>,
     status: Arc<Status>,
     breaker: Arc<Breaker>,
+    burials: Burials,
+    redriving: Redriving,
+    halt: Arc<Halt>,
     stop: CancellationToken,
+    /// Cancelled when the lanes are to be left, for a while or because the server stops.
+    turn: CancellationToken,
     caller: Caller,
     /// Whether the component wants to know of changes of presence.
     hears_presence: bool,
     /// When the component's `tick` is due, if this is the instance that ticks.
     ticks: Option<Interval>,
-    /// Lines that may be written about skipped messages.
-    lines: Quota,
     /// Which source is asked first: each in turn, so that a busy type does not starve a quiet one.
-    turn: usize,
+    asked_first: usize,
+    /// Whether new messages go before those that are due: a receiver that fails with some must not starve the others.
+    new_first: bool,
+    /// Whether a dead letter was given again last: then messages have their turn.
+    redrove: bool,
+}
+
+/// What a worker is made of.
+pub struct Parts {
+    /// Which of the receiver's workers it is.
+    pub index: usize,
+    /// Its lanes.
+    pub lanes: LaneSet,
+    /// What it reads.
+    pub sources: Vec<Source>,
+    /// Where it reports what it does.
+    pub status: Arc<Status>,
+    /// What decides whether the component may be called.
+    pub breaker: Arc<Breaker>,
+    /// Where it writes down what the receiver does not get.
+    pub burials: Burials,
+    /// Dead letters to be given again.
+    pub redriving: Redriving,
+    /// Its turns.
+    pub halt: Arc<Halt>,
+    /// Cancelled when the server stops.
+    pub stop: CancellationToken,
 }
 
 /// What there is to do.
 enum Next {
     /// The source of this index has something to read.
     Read(usize),
+    /// The time of an agent of the source of this index has come.
+    Again(usize),
+    /// A dead letter is to be given again.
+    Redrive(u64),
     /// A tick is due.
     Tick,
 }
 
 impl Worker {
-    /// A worker for these lanes.
-    pub fn new(
-        receiver: Receiver,
-        settings: &config::Receiver,
-        lanes: LaneSet,
-        sources: Vec<Source>,
-        status: Arc<Status>,
-        breaker: Arc<Breaker>,
-        stop: CancellationToken,
-    ) -> Worker {
+    /// A worker of these parts.
+    pub fn new(receiver: Receiver, settings: &config::Receiver, parts: Parts) -> Worker {
+        let Parts { index, lanes, sources, status, breaker, burials, redriving, halt, stop } = parts;
+        let turn = halt.turn();
         Worker {
             settings: settings.clone(),
+            index,
             lanes,
             sources,
             hears_presence: receiver.hears_presence(),
             ticks: None,
-            lines: Quota::new(settings.log_lines),
-            turn: 0,
+            asked_first: 0,
+            new_first: false,
+            redrove: false,
             caller: Caller::new(
                 receiver,
                 settings.retry_pause,
                 status.clone(),
                 breaker.clone(),
-                stop.clone(),
+                turn.clone(),
             ),
             status,
             breaker,
+            burials,
+            redriving,
+            halt,
             stop,
+            turn,
         }
     }
 
@@ -106,35 +145,88 @@ impl Worker {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
             self.ticks = Some(ticks);
         }
-        while running.is_ok() {
-            running = self.step().await;
+        loop {
+            while running.is_ok() {
+                running = self.step().await;
+            }
+            // What was given and is not finished comes again, now or when the server is started again.
+            if self.sources.iter().any(|source| source.waiting.given() > 0) {
+                self.left_unfinished();
+            }
+            let Some(turn) = self.halt.arrive().await else { break };
+            self.take_turn(turn);
+            running = Ok(());
         }
         self.caller.end().await;
     }
 
-    async fn step(&mut self) -> Result<(), Stopped> {
-        match self.next().await? {
-            Next::Tick => self.tick().await,
-            Next::Read(index) => {
-                let batch = self.next_batch(index).await?;
-                self.deliver(batch).await
-            }
+    /// Begins again at the cursors, wherever somebody has moved them to.
+    fn take_turn(&mut self, turn: CancellationToken) {
+        self.caller.stop_with(turn.clone());
+        self.turn = turn;
+        for source in &mut self.sources {
+            source.restart(self.settings.retry_pause);
+        }
+        self.show_waits();
+    }
+
+    /// Messages were given and are not finished: if the server ends now, they are to be marked when they come again.
+    fn left_unfinished(&self) {
+        if self.stop.is_cancelled() {
+            self.status.interrupted();
         }
     }
 
-    /// Waits for a tick that is due or a source that has something, asking each source first in turn.
+    /// One thing, from its beginning to its end.
+    async fn step(&mut self) -> Result<(), Stopped> {
+        let next = self.next().await?;
+        self.redrove = matches!(next, Next::Redrive(_));
+        match next {
+            Next::Tick => self.tick().await,
+            Next::Read(index) => {
+                let batch = self.next_batch(index).await?;
+                self.new_first = false;
+                self.deliver_new(batch).await
+            }
+            Next::Again(index) => {
+                let all_well = self.deliver_due(index).await?;
+                self.new_first = !all_well;
+                Ok(())
+            }
+            Next::Redrive(id) => self.redrive(id).await,
+        }
+    }
+
+    /// Waits for a tick that is due, an agent whose time has come, or a source that has something, asking each source first in
+    /// turn.
     async fn next(&mut self) -> Result<Next, Stopped> {
         if let Some(ticks) = &mut self.ticks
             && ticks.tick().now_or_never().is_some()
         {
             return Ok(Next::Tick);
         }
-        self.turn = (self.turn + 1) % self.sources.len().max(1);
+        self.make_room();
+        self.asked_first = (self.asked_first + 1) % self.sources.len().max(1);
         loop {
+            let (max_in_flight, max_parked) = self.shares();
+            let due = self.sources.iter().map(|source| source.waiting.next_due()).enumerate();
+            let first = due.filter_map(|(index, due)| Some((due?, index))).min();
+            let due = async move {
+                match first {
+                    Some((due, index)) => {
+                        sleep_until(due).await;
+                        index
+                    }
+                    None => std::future::pending().await,
+                }
+            };
             let mut waiting: Vec<_> = self
                 .sources
                 .iter_mut()
                 .enumerate()
+                .filter(|(_, source)| {
+                    source.waiting.given() < max_in_flight && source.waiting.parked() < max_parked
+                })
                 .map(|(index, source)| {
                     Box::pin(async move {
                         source.ready().await;
@@ -142,30 +234,56 @@ impl Worker {
                     })
                 })
                 .collect();
-            if waiting.is_empty() {
-                self.stop.cancelled().await;
-                return Err(Stopped);
-            }
-            waiting.rotate_left(self.turn);
+            let first = self.asked_first.checked_rem(waiting.len()).unwrap_or(0);
+            waiting.rotate_left(first);
+            let new = async move {
+                if waiting.is_empty() {
+                    return std::future::pending().await;
+                }
+                select_all(waiting).await.0
+            };
             let tick = async {
                 match &mut self.ticks {
                     Some(ticks) => drop(ticks.tick().await),
                     None => std::future::pending().await,
                 }
             };
-            let next = async {
+            let new_first = self.new_first;
+            let read_or_again = async {
+                tokio::pin!(new, due);
+                if new_first && let Some(index) = (&mut new).now_or_never() {
+                    return Next::Read(index);
+                }
                 tokio::select! {
                     biased;
-                    () = tick => Next::Tick,
-                    (index, _, _) = select_all(waiting) => Next::Read(index),
+                    index = due => Next::Again(index),
+                    index = new => Next::Read(index),
                 }
             };
-            if let Ok(next) = timeout(IDLE_ADVANCE, or_stop(&self.stop, next)).await {
+            let next = async {
+                let redrive = self.redriving.next(self.index);
+                if self.redrove {
+                    tokio::select! {
+                        biased;
+                        () = tick => Next::Tick,
+                        next = read_or_again => next,
+                        id = redrive => Next::Redrive(id),
+                    }
+                } else {
+                    tokio::select! {
+                        biased;
+                        () = tick => Next::Tick,
+                        id = redrive => Next::Redrive(id),
+                        next = read_or_again => next,
+                    }
+                }
+            };
+            if let Ok(next) = timeout(IDLE_ADVANCE, or_stop(&self.turn, next)).await {
                 return next;
             }
-            // Nothing is being delivered, so what has been read is finished: also what went by in other lanes.
-            for source in &self.sources {
-                source.progress.advance(self.lanes, source.read_below());
+            // Nothing is being delivered, so what has been read is finished or waits: also what went by in other lanes.
+            for index in 0..self.sources.len() {
+                self.settle(index, &[]);
             }
         }
     }
@@ -182,244 +300,162 @@ impl Worker {
         Ok(())
     }
 
+    /// This worker's shares of the messages that may be in flight and that may be parked, per type.
+    fn shares(&self) -> (usize, usize) {
+        let instances = self.settings.instances.max(1);
+        let share = |all: usize| all.div_ceil(instances);
+        (share(self.settings.max_in_flight), share(self.settings.max_parked))
+    }
+
+    /// Reads the next messages of a source. Those of agents that wait are parked.
     async fn next_batch(&mut self, index: usize) -> Result<Batch, Stopped> {
+        let (max_in_flight, _) = self.shares();
+        let Some(source) = self.sources.get_mut(index) else { return Err(Stopped) };
         let bounds = Bounds {
-            entries: self.settings.max_messages,
+            entries: self
+                .settings
+                .max_messages
+                .min(max_in_flight.saturating_sub(source.waiting.given()).max(1)),
             bytes: usize::try_from(self.settings.max_bytes).unwrap_or(usize::MAX),
             wait: self.settings.max_wait,
         };
+        let Portion { entries, gaps } = source.read(bounds, &self.status, &self.turn).await?;
+        for (offsets, reason) in gaps {
+            self.burials.pass_gap(&source.progress, self.lanes, offsets, reason, &self.turn).await?;
+        }
+        self.batch_of(index, entries, false).await
+    }
+
+    /// Makes a batch of entries. Of `again`, the agents wait and their time has come; what does not fit stays where it waits.
+    async fn batch_of(&mut self, index: usize, entries: Vec<Entry>, again: bool) -> Result<Batch, Stopped> {
         let Some(source) = self.sources.get_mut(index) else { return Err(Stopped) };
-        let entries = source.read(bounds, &self.status, &self.stop).await?;
         let mut batch = Batch::new(index, &source.data_type);
+        let mut rooms = source.progress.rooms();
+        let mut unreadable = Vec::new();
         let mut rest = entries.into_iter();
         while let Some(entry) = rest.next() {
-            match self.item(index, &entry) {
-                Some(Item::Message(message)) => batch.push(entry.lane, message),
-                Some(Item::Change(change)) if !batch.has_message_of(&change.agent) => {
-                    batch.push_change(entry.lane, change);
+            if source.progress.is_finished(entry.lane, entry.offset) {
+                // Somebody else has moved the cursors, or the last run had finished it.
+                continue;
+            }
+            let record = match Record::decode(entry.payload.clone()) {
+                Ok(record) => record,
+                Err(error) => {
+                    unreadable.push(unreadable_of(entry, &error));
+                    continue;
                 }
-                // Changes come before the messages of a batch, so this one must wait for those of its agent.
-                Some(Item::Change(_)) => {
-                    if let Some(source) = self.sources.get_mut(index) {
-                        source.hold(std::iter::once(entry).chain(rest));
-                    }
+            };
+            let agent = batch::agent_of(&record);
+            if !self.hears_presence && matches!(record, Record::Presence(_)) {
+                continue;
+            }
+            let waits = source.waiting.contains(agent);
+            if waits && !again {
+                source.waiting.park(agent, entry.lane, entry.offset);
+                continue;
+            }
+            // Every message may open a span of its own in the cursor, if those around it are not finished with it.
+            match rooms.get_mut(entry.lane.index()) {
+                Some(0) if !again && !batch.places().any(|(lane, _)| lane == entry.lane) => {
+                    self.status.lane_full(&source.data_type, entry.lane);
+                    source.waiting.park(agent, entry.lane, entry.offset);
+                    continue;
+                }
+                Some(0) if !again => {
+                    source.hold(std::iter::once(entry).chain(rest));
                     break;
                 }
+                Some(room) => *room = room.saturating_sub(1),
                 None => {}
             }
+            let repeated =
+                source.waiting.was_given(agent, entry.offset) || source.progress.is_repeated(entry.offset);
+            let redelivery = if repeated { Redelivery::Again } else { Redelivery::None };
+            match batch::item(record, entry.offset, &source.data_type, self.settings.encoding, redelivery) {
+                Item::Message(message) => batch.push(entry.lane, entry.payload, message),
+                Item::Change(change) if !batch.has_message_of(&change.agent) => {
+                    batch.push_change(entry.lane, entry.payload, change);
+                }
+                // Changes come before the messages of a batch, so this one must wait for those of its agent.
+                Item::Change(_) if again => break,
+                Item::Change(_) => {
+                    source.hold(std::iter::once(entry).chain(rest));
+                    break;
+                }
+            }
         }
-        batch.end = self.sources.get(index).map_or(0, Source::read_below);
+        if !unreadable.is_empty() {
+            let progress = source.progress.clone();
+            self.burials.bury(&progress, unreadable, &self.turn).await?;
+        }
         Ok(batch)
     }
 
-    /// What a record is to this receiver; nothing if it is finished already, not for it, or can't be read, which the log
-    /// says.
-    fn item(&self, index: usize, entry: &Entry) -> Option<Item> {
-        let source = self.sources.get(index)?;
-        if source.progress.is_finished(entry.lane, entry.offset) {
-            return None;
-        }
-        let redelivery =
-            if source.progress.is_repeated(entry.offset) { Redelivery::Again } else { Redelivery::None };
-        match batch::item(entry, &source.data_type, self.settings.encoding, redelivery) {
-            Ok(Item::Change(_)) if !self.hears_presence => None,
-            Ok(item) => Some(item),
-            Err(error) => {
-                self.status.skipped.inc();
-                self.status.failed(&error);
-                let error: &dyn std::error::Error = &error;
-                tracing::error!(
-                    receiver.name = self.status.name,
-                    log.topic = &*source.data_type,
-                    log.offset = entry.offset,
-                    error,
-                    "skipped a record that this version can't read"
-                );
-                None
-            }
-        }
+    /// Everything that was read of a source is finished or waits, with what `batch` was.
+    fn settle(&mut self, index: usize, batch: &[(Lane, u64)]) {
+        let Some(source) = self.sources.get_mut(index) else { return };
+        let end = source.read_below();
+        source.progress.settle(self.lanes, end, &source.waiting, batch.iter().copied());
+        source.settled = end.max(source.settled);
+        self.show_waits();
     }
 
-    async fn deliver(&mut self, mut batch: Batch) -> Result<(), Stopped> {
-        if let Some(changes) = batch.changes() {
-            let alone = batch.changes_len() == 1;
-            if let Called::Failed { what, counts } = self.caller.call(&changes).await? {
-                let changes = batch.take_changes();
-                self.deliver_singly(changes, (alone && counts).then_some(what)).await?;
-            }
-        }
-        if batch.len() > 0 {
-            let settled = match self.caller.call(&batch.given).await? {
-                Called::Answered(said) => self.settle(&mut batch, said).await,
-                Called::Failed { what, counts } => self.divide(&mut batch, what, counts).await,
-            };
-            // From the first call on they were delivered; a stop before it leaves them as new as they were.
-            settled.inspect_err(|Stopped| self.status.interrupted())?;
-        }
-        self.finish_batch(&batch);
-        Ok(())
-    }
-
-    /// After a fault: delivers the batch again, the left half first and each half in the same way, until what can't be handled
-    /// is alone. A fault that is not of the messages divides nothing: they come again together, after a pause.
-    async fn divide(&mut self, batch: &mut Batch, what: String, counts: bool) -> Result<(), Stopped> {
-        let mut backoff = Backoff::new(self.settings.retry_pause, LONGEST_PAUSE);
-        let mut failed = Some((what, counts));
-        let mut parts = vec![batch.take_again()];
-        while let Some(mut part) = parts.pop() {
-            if part.len() <= 1 {
-                let failed = failed.take().and_then(|(what, counts)| counts.then_some(what));
-                self.deliver_singly(part.take_singles(), failed).await?;
+    /// Lets lanes go on whose cursors have room again.
+    fn make_room(&mut self) {
+        for source in &mut self.sources {
+            let full = source.waiting.full_lanes();
+            if full.is_empty() {
                 continue;
             }
-            let called = match failed.take() {
-                Some((what, counts)) => Called::Failed { what, counts },
-                None => self.caller.call(&part.given).await?,
-            };
-            match called {
-                Called::Answered(said) => {
-                    self.settle(&mut part, said).await?;
-                    for single in part.take_singles() {
-                        self.finish(&single);
-                    }
-                }
-                Called::Failed { counts: true, .. } => {
-                    let right = part.split_off_half();
-                    parts.extend([right, part]);
-                }
-                Called::Failed { counts: false, .. } => {
-                    or_stop(&self.stop, sleep(backoff.next_pause())).await?;
-                    parts.push(part);
+            let rooms = source.progress.rooms();
+            for lane in self.lanes.iter().filter(|lane| full.contains(&lane.index())) {
+                if rooms.get(lane.index()).is_some_and(|room| *room >= ROOM_TO_GO_ON) {
+                    source.waiting.room_in(lane, Instant::now());
                 }
             }
         }
-        Ok(())
     }
 
-    /// What follows an answer: everything that it does not list is finished, the rest is dealt with one by one, in order.
-    async fn settle(&mut self, batch: &mut Batch, mut said: Said) -> Result<(), Stopped> {
-        let finished = batch.len().saturating_sub(said.len());
-        self.status.handled.inc_by(u64::try_from(finished).unwrap_or(u64::MAX));
-        if said.is_empty() {
-            return Ok(());
+    fn show_waits(&self) {
+        let mut waits = Waits::default();
+        for source in &self.sources {
+            waits.agents += source.waiting.len();
+            waits.given += source.waiting.given();
+            waits.parked += source.waiting.parked();
         }
-        let mut unhandled = Vec::new();
-        for single in batch.take_singles() {
-            match said.remove(&single.offset) {
-                Some((action, reason)) => unhandled.push((single, action, reason)),
-                None => self.finish(&single),
+        self.status.waits(self.index, waits);
+    }
+
+    /// What is due of a source, read again; nothing if it is finished by now.
+    async fn due_batch(&mut self, index: usize) -> Result<Option<Batch>, Stopped> {
+        let Some(source) = self.sources.get_mut(index) else { return Err(Stopped) };
+        let due = source.waiting.due(Instant::now(), self.settings.max_messages);
+        let offsets: Vec<_> = due.iter().map(|(offset, _)| *offset).collect();
+        let max_bytes = usize::try_from(self.settings.max_bytes).unwrap_or(usize::MAX);
+        let (Portion { entries, gaps }, missing) =
+            source.fetch(&offsets, max_bytes, &self.status, &self.turn).await?;
+        for (span, reason) in gaps {
+            self.burials.pass_gap(&source.progress, self.lanes, span, reason, &self.turn).await?;
+        }
+        for (offset, agent) in due {
+            // Somebody else has moved the cursors past it, or it is not in the log any more.
+            if missing.contains(&offset) || source.is_finished(&agent, offset) {
+                source.finish_waiting(&agent, offset);
             }
         }
-        for (single, action, reason) in unhandled {
-            match action {
-                FailureAction::Reject => self.skip(&single, "the receiver rejected it", &reason),
-                FailureAction::Retry(after) => {
-                    self.status.retried.inc();
-                    self.deliver_alone(&single, None, Some(pause_of(after))).await?;
-                }
-            }
-            self.finish(&single);
-        }
-        Ok(())
-    }
-
-    /// One at a time, so that the one that can't be handled is found.
-    /// `failed_alone`: what went wrong, if the batch was a single message and that counts against it.
-    async fn deliver_singly(
-        &mut self,
-        singles: Vec<Single>,
-        mut failed_alone: Option<String>,
-    ) -> Result<(), Stopped> {
-        let mut pause = Some(Duration::ZERO);
-        for single in singles {
-            self.deliver_alone(&single, failed_alone.take(), pause.take()).await?;
-            self.finish(&single);
-        }
-        Ok(())
-    }
-
-    /// Delivers one message until it is handled or given up. `failed`: what went wrong when it was delivered alone before.
-    /// `pause`: wait before the first try, at least so long.
-    async fn deliver_alone(
-        &mut self,
-        single: &Single,
-        mut failed: Option<String>,
-        mut pause: Option<Duration>,
-    ) -> Result<(), Stopped> {
-        let mut backoff = Backoff::new(self.settings.retry_pause, LONGEST_PAUSE);
-        let mut attempts: u32 = 0;
-        loop {
-            if let Some(what) = failed.take() {
-                attempts = attempts.saturating_add(1);
-                if attempts >= self.settings.max_attempts {
-                    self.breaker.failure();
-                    self.skip(single, "it failed alone as often as it may", &what);
-                    return Ok(());
-                }
-            }
-            if let Some(at_least) = pause.take() {
-                or_stop(&self.stop, sleep(backoff.next_pause().max(at_least))).await?;
-            }
-            pause = Some(Duration::ZERO);
-            match self.caller.call(&single.given).await? {
-                Called::Answered(said) => match said.into_values().next() {
-                    None => {
-                        self.status.handled.inc();
-                        return Ok(());
-                    }
-                    Some((FailureAction::Reject, reason)) => {
-                        self.skip(single, "the receiver rejected it", &reason);
-                        return Ok(());
-                    }
-                    Some((FailureAction::Retry(after), _)) => {
-                        self.status.retried.inc();
-                        pause = Some(pause_of(after));
-                    }
-                },
-                Called::Failed { what, counts } => failed = counts.then_some(what),
-            }
-        }
-    }
-
-    fn skip(&mut self, single: &Single, why: &str, reason: &str) {
-        self.status.skipped.inc();
-        match self.lines.take() {
-            Taken::One => {}
-            // Whoever can send can make a receiver reject: the log must not be the way to fill a disk.
-            Taken::None => return,
-            Taken::OneAfter { dropped } => tracing::error!(
-                receiver.name = self.status.name,
-                dropped,
-                "skipped more messages than `log-lines` lets be told one by one"
-            ),
-        }
-        let reason: String = reason.chars().take(MAX_REASON_CHARS).collect();
-        self.status.failed(&format_args!("skipped offset {}: {why}: {reason}", single.offset));
-        tracing::error!(
-            receiver.name = self.status.name,
-            log.topic = &*single.data_type,
-            log.offset = single.offset,
-            agent.id = single.agent,
-            why,
-            reason,
-            "skipped a message"
-        );
-    }
-
-    fn finish(&self, single: &Single) {
-        if let Some(source) = self.sources.get(single.source) {
-            source.progress.finish(single.lane, single.offset);
-        }
-    }
-
-    fn finish_batch(&self, batch: &Batch) {
-        if let Some(source) = self.sources.get(batch.source) {
-            source.progress.advance(self.lanes, batch.end);
-        }
+        let batch = self.batch_of(index, entries, true).await?;
+        Ok((batch.len() + batch.changes_len() > 0).then_some(batch))
     }
 }
 
-/// The pause that a `retry` asks for, bounded.
-fn pause_of(after: Option<u32>) -> Duration {
-    Duration::from_millis(after.unwrap_or(0).into()).min(LONGEST_RETRY_AFTER)
+/// A record that this version does not understand.
+fn unreadable_of(entry: Entry, error: &(dyn std::error::Error + 'static)) -> Dead {
+    let key = Key {
+        lane: entry.lane,
+        offset: entry.offset,
+        agent: String::new(),
+        received_at: entry.time,
+        record: entry.payload,
+    };
+    Dead { key, why: Why::Unreadable(error.to_string()), attempts: 0 }
 }

@@ -82,7 +82,7 @@ async fn keyvalue() {
     let config = config("keyvalue").set("receivers.guest.keyvalue", true);
     // It answers by refusing the message.
     let message = json!({ "do": "increment", "key": "count", "delta": 7 });
-    let (_, line) = told(config, message, "skipped").await;
+    let (_, line) = told(config, message, "dead letter").await;
     assert!(line.contains("7"), "{line}");
 }
 

@@ -135,7 +135,7 @@ impl Ring {
         .await;
         let victim = self.server.receiver("victim").await;
         let expected = (&json!("running"), &json!(0), &json!(0));
-        assert_eq!((&victim["state"], &victim["failed"], &victim["skipped"]), expected, "{victim:#}");
+        assert_eq!((&victim["state"], &victim["failed"], &victim["dead"]), expected, "{victim:#}");
         assert_eq!(Rest::new(self.server.admin).get("/readyz").await.status, 200);
 
         let log = self.server.stop().await;

@@ -37,7 +37,7 @@ async fn wait_done(server: &Server, handled: usize, skipped: usize) -> Value {
         (receiver["handled"] == handled && receiver["lag"] == 0).then_some(receiver)
     })
     .await;
-    assert_eq!(receiver["skipped"], skipped, "{receiver}");
+    assert_eq!(receiver["dead"], skipped, "{receiver}");
     receiver
 }
 
@@ -67,7 +67,7 @@ async fn a_message_that_traps_is_given_up_and_the_others_of_its_batch_are_handle
         data("poisoner", json!({ "name": "next" })),
     ];
     send(&server, &calls).await;
-    let skipped = server.log.wait_for(&["ERROR", "skipped", r#"agent.id="poisoner""#]).await;
+    let skipped = server.log.wait_for(&["ERROR", "dead letter", r#"agent.id="poisoner""#]).await;
     // Before the first message of each agent lies the record that it is active.
     assert!(skipped.contains("log.offset=3"), "{skipped}");
     for name in ["after", "next"] {
@@ -76,7 +76,7 @@ async fn a_message_that_traps_is_given_up_and_the_others_of_its_batch_are_handle
     // Once with all the others, once with those of its half, then alone as often as the default says.
     assert_eq!(panics(&server.log, 3), 2 + 3);
     assert_eq!((handled(&server.log, "before"), handled(&server.log, "after")), (3, 1));
-    assert_eq!(server.log.matching(&["ERROR", "skipped"]).len(), 1);
+    assert_eq!(server.log.matching(&["ERROR", "dead letter"]).len(), 1);
     let receiver = wait_done(&server, 3, 1).await;
     assert!(receiver["last_error"].as_str().unwrap().contains("offset 3"), "{receiver}");
 }
@@ -113,7 +113,7 @@ async fn a_message_alone_in_its_batch_is_tried_as_often_as_the_config_says() {
         let calls = vec![data("a", json!({ "do": "trap" })); messages];
         send(&server, &calls).await;
         for offset in 2..2 + messages {
-            server.log.wait_for(&["ERROR", "skipped", &format!("log.offset={offset}")]).await;
+            server.log.wait_for(&["ERROR", "dead letter", &format!("log.offset={offset}")]).await;
             // The first of several was also tried with the others.
             let expected = attempts + usize::from(offset == 2 && messages > 1);
             assert_eq!(panics(&server.log, offset), expected, "max-attempts = {attempts}");
@@ -139,7 +139,7 @@ pub async fn every_kind_of_fault_is_survived() {
         }
     }
     wait_done(&server, 2 * kinds.len(), kinds.len()).await;
-    let skipped = server.log.matching(&["ERROR", "skipped", r#"agent.id="b""#]);
+    let skipped = server.log.matching(&["ERROR", "dead letter", r#"agent.id="b""#]);
     let offsets: Vec<_> = (0..kinds.len()).map(|index| format!("log.offset={} ", 3 * index + 3)).collect();
     assert_eq!(skipped.len(), offsets.len());
     assert!(skipped.iter().zip(&offsets).all(|(line, offset)| line.contains(offset)), "{skipped:#?}");
@@ -163,12 +163,12 @@ async fn a_receiver_that_loops_delays_nobody_else() {
         );
     }
     server.log.wait_seen("recorder", 101).await;
-    assert!(server.log.matching(&["skipped"]).is_empty(), "the recorder had to wait for the puppet");
+    assert!(server.log.matching(&["dead"]).is_empty(), "the recorder had to wait for the puppet");
     wait_handled(&server, "99").await;
     // The recorder was done long before the puppet gave up.
     let lines = server.log.lines();
     let place = |part: &str| lines.iter().position(|line| line.contains(part)).unwrap();
-    assert!(place(r#""offset":101,"#) < place("skipped"));
+    assert!(place(r#""offset":101,"#) < place("dead letter"));
 }
 
 #[tokio::test]
@@ -180,7 +180,7 @@ async fn a_call_that_waits_in_the_host_past_its_deadline_is_repeated_and_not_giv
         (server.receiver("puppet").await["failed"].as_u64()? > 4).then_some(())
     })
     .await;
-    assert_eq!(server.receiver("puppet").await["skipped"], 0);
+    assert_eq!(server.receiver("puppet").await["dead"], 0);
     send(&server, &[data("a", json!({ "name": "another" }))]).await;
     server.log.wait_seen("recorder", 2).await;
     server.stop().await;
@@ -205,7 +205,7 @@ async fn a_retry_comes_again_before_later_messages_of_its_agent() {
         .map(|line| line.split(' ').nth(1).unwrap().to_owned())
         .collect();
     assert_eq!(order, ["1", "2", "3", "4"]);
-    assert!(server.log.matching(&["skipped"]).is_empty());
+    assert!(server.log.matching(&["dead"]).is_empty());
     assert!(server.metrics().await.get(r#"wharf_messages_retried_total{receiver="puppet"}"#) >= 1.0);
 }
 
@@ -218,7 +218,7 @@ async fn a_retry_is_never_given_up_by_count() {
     })
     .await;
     let receiver = server.receiver("puppet").await;
-    assert_eq!((&receiver["skipped"], &receiver["failed"]), (&json!(0), &json!(0)), "{receiver}");
+    assert_eq!((&receiver["dead"], &receiver["failed"]), (&json!(0), &json!(0)), "{receiver}");
     server.stop().await;
 }
 
@@ -231,7 +231,7 @@ async fn a_rejected_message_is_told_and_passed_over() {
         data("a", json!({ "name": "after" })),
     ];
     send(&server, &calls).await;
-    let line = server.log.wait_for(&["ERROR", "skipped", r#"agent.id="b""#]).await;
+    let line = server.log.wait_for(&["ERROR", "dead letter", r#"agent.id="b""#]).await;
     assert!(line.contains("log.offset=3") && line.contains("told to"), "{line}");
     wait_handled(&server, "after").await;
     let receiver = wait_done(&server, 2, 1).await;
@@ -244,7 +244,7 @@ async fn what_was_given_up_or_is_still_tried_is_the_same_after_a_restart() {
     let site = Site::new(puppet());
     let server = site.start().await;
     send(&server, &[data("a", json!({ "do": "reject" }))]).await;
-    server.log.wait_for(&["ERROR", "skipped", "log.offset=1"]).await;
+    server.log.wait_for(&["ERROR", "dead letter", "log.offset=1"]).await;
     send(&server, &[data("a", json!({ "do": "retry", "milliseconds": 3_600_000 }))]).await;
     eventually("the retry", async || {
         (server.metrics().await.get(r#"wharf_messages_retried_total{receiver="puppet"}"#) > 0.0).then_some(())
@@ -273,7 +273,7 @@ async fn a_batch_is_bounded_by_count_and_bytes() {
         let mut calls: Vec<_> = names.iter().map(|name| data("a", body(name))).collect();
         calls.push(data("a", json!({ "do": "trap", "padding": "x".repeat(padding) })));
         send(&server, &calls).await;
-        server.log.wait_for(&["ERROR", "skipped", "log.offset=5"]).await;
+        server.log.wait_for(&["ERROR", "dead letter", "log.offset=5"]).await;
         let times = names.map(|name| server.log.matching(&["handled ", &body(name).to_string()]).len());
         assert_eq!(times, expected);
     };

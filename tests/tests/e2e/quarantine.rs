@@ -46,7 +46,7 @@ async fn a_receiver_that_only_fails_is_quarantined_and_its_messages_wait() {
     server.log.wait_seen("recorder", 11).await;
     let puppet = server.receiver("puppet").await;
     // Three were given up; the others are still in the log, the good one among them.
-    assert_eq!((&puppet["skipped"], &puppet["handled"]), (&json!(3), &json!(0)), "{puppet:#}");
+    assert_eq!((&puppet["dead"], &puppet["handled"]), (&json!(3), &json!(0)), "{puppet:#}");
     assert!(puppet["next_try_seconds"].as_f64().unwrap() > 3000.0, "{puppet:#}");
     assert!(puppet["lag"].as_u64().unwrap() >= 8, "{puppet:#}");
     let metrics = server.metrics().await;
@@ -63,7 +63,7 @@ async fn a_receiver_that_only_fails_is_quarantined_and_its_messages_wait() {
     })
     .await;
     state(&server, "puppet", "running").await;
-    assert_eq!(server.receiver("puppet").await["skipped"], 10);
+    assert_eq!(server.receiver("puppet").await["dead"], 10);
 }
 
 #[tokio::test]

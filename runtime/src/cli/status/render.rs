@@ -43,7 +43,7 @@ struct Receiver {
     instances: u64,
     handled: u64,
     failed: u64,
-    skipped: u64,
+    dead: u64,
     lag: u64,
     next_try_seconds: Option<f64>,
     last_error: Option<String>,
@@ -122,7 +122,7 @@ fn receivers(receivers: &[Receiver]) -> String {
             receiver.instances.to_string(),
             receiver.handled.to_string(),
             receiver.failed.to_string(),
-            receiver.skipped.to_string(),
+            receiver.dead.to_string(),
             receiver.lag.to_string(),
             printable(&receiver.types.join(", ")),
             printable(&format!("{digest} {}", receiver.component.path)),
@@ -161,9 +161,9 @@ mod tests {
                 "receivers":[
                   {"name":"dashboard","component":{"digest":"9f86d081884c7d659a2feaa0c55ad015","path":"receivers/dashboard.wasm"},
                    "types":["ethereum_metrics","system_metrics"],"state":"running","instances":1,"handled":1205,"failed":0,
-                   "skipped":0,"lag":0,"last_error":null},
+                   "dead":0,"lag":0,"last_error":null},
                   {"name":"journal","component":{"digest":"60303ae22b99","path":"receivers/journal.wasm"},
-                   "types":["ethereum_metrics"],"state":"quarantined","next_try_seconds":61.5,"instances":2,"handled":7,"failed":3,"skipped":1,
+                   "types":["ethereum_metrics"],"state":"quarantined","next_try_seconds":61.5,"instances":2,"handled":7,"failed":3,"dead":1,
                    "lag":1197,"last_error":"trap: unreachable\u001b[2J"}]}"#,
         )
         .unwrap();

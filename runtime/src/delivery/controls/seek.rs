@@ -35,11 +35,6 @@ pub struct Sought {
     pub gap: Option<(u64, u64)>,
 }
 
-/// As long as there is one, the workers of the receiver hold nothing that they have read; with its end they begin anew, where
-/// the cursors stand then.
-#[derive(Debug)]
-struct Halted;
-
 /// What is to be moved in one data type.
 struct Move {
     data_type: String,
@@ -74,7 +69,8 @@ impl Controls {
             let to = target(receiver, topic, to).await?;
             moves.push(Move { data_type: topic.name().to_owned(), progress: progress.clone(), to });
         }
-        let halted = self.halt(receiver).await?;
+        // It is moved to the thread that writes the cursors, so that it lasts until that is done, whatever becomes of who asked.
+        let halted = steered.halt.halt().await?;
         let (state, receiver) = (self.state.clone(), receiver.to_owned());
         let seek = Seek { who: who.to_owned(), what: what.to_owned(), count: None, now: unix_milliseconds() };
         let moving = tokio::task::spawn_blocking(move || {
@@ -82,12 +78,6 @@ impl Controls {
             moves.into_iter().map(|one| one.carry_out(&state, &receiver, &seek)).collect()
         });
         moving.await?
-    }
-
-    /// Makes the workers of a paused receiver leave what they have read, and waits until they have. It is moved to the thread
-    /// that writes the cursors, so that it lasts until that is done whatever becomes of who asked.
-    async fn halt(&self, _receiver: &str) -> Result<Halted, ControlError> {
-        Ok(Halted)
     }
 }
 

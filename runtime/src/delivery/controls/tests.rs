@@ -1,3 +1,5 @@
+use tokio_util::sync::CancellationToken;
+
 use super::*;
 use crate::config;
 
@@ -6,7 +8,8 @@ fn controls(data_dir: &Arc<DataDir>, state: &State) -> (Controls, Arc<Breaker>) 
     let settings = config::Receiver::new("journal".to_owned(), "j.wasm".into(), Vec::new());
     let breaker = Arc::new(Breaker::new(&settings, controls.starts_paused("journal")));
     let redrives = Arc::new(Redrives::new(Vec::new()));
-    controls.add("journal", Steered { breaker: breaker.clone(), redrives, topics: Vec::new() });
+    let halt = Arc::new(Halt::new(0, settings.deadline, CancellationToken::new()));
+    controls.add("journal", Steered { breaker: breaker.clone(), redrives, halt, topics: Vec::new() });
     (controls, breaker)
 }
 

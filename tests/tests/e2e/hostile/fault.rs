@@ -25,14 +25,14 @@ async fn a_trap_on_one_poisonous_message() {
     assert_eq!(agent.call(Encoding::Json, &data("poisoner", json!({ "poison": true }))).await, success());
     let line = ring.failed(PANICKED).await;
     assert!(line.contains("this message is poisonous"), "{line}");
-    ring.server.log.wait_for(&["ERROR", "skipped", BY_HOSTILE, r#"agent.id="poisoner""#]).await;
+    ring.server.log.wait_for(&["ERROR", "dead letter", BY_HOSTILE, r#"agent.id="poisoner""#]).await;
     // What came with it and after it is handled, here as there.
     let handled = ring.server.receiver("hostile").await["handled"].as_u64();
     eventually("the hostile receiver to go on", async || {
         (ring.server.receiver("hostile").await["handled"].as_u64() > handled).then_some(())
     })
     .await;
-    let skipped = ring.server.receiver("hostile").await["skipped"].clone();
+    let skipped = ring.server.receiver("hostile").await["dead"].clone();
     assert_eq!(skipped, 1);
     ring.end_with(1).await;
 }
