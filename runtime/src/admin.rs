@@ -121,6 +121,10 @@ struct ReceiverReport {
     failed: u64,
     dead: u64,
     lag: u64,
+    /// Messages that were given and are to be given again, the agents that they are of, and the messages that wait behind them.
+    in_flight: usize,
+    waiting_agents: usize,
+    parked: usize,
     /// How long until a quarantined receiver is tried again.
     next_try_seconds: Option<f64>,
     last_error: Option<String>,
@@ -151,6 +155,9 @@ async fn status(State(admin): State<Arc<Admin>>) -> Json<StatusReport> {
         failed: receiver.faults.get(),
         dead: receiver.dead.get(),
         lag: receiver.lag(),
+        in_flight: receiver.waiting().given,
+        waiting_agents: receiver.waiting().agents,
+        parked: receiver.waiting().parked,
         next_try_seconds: receiver.next_probe().map(|pause| pause.as_secs_f64()),
         last_error: receiver.last_error(),
     });

@@ -13,6 +13,7 @@ mod inspect;
 mod output;
 mod overload;
 mod pages;
+mod parking;
 mod poison;
 mod presence;
 mod quarantine;

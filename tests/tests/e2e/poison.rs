@@ -163,7 +163,7 @@ async fn a_receiver_that_loops_delays_nobody_else() {
         );
     }
     server.log.wait_seen("recorder", 101).await;
-    assert!(server.log.matching(&["dead"]).is_empty(), "the recorder had to wait for the puppet");
+    assert!(server.log.matching(&["dead letter"]).is_empty(), "the recorder had to wait for the puppet");
     wait_handled(&server, "99").await;
     // The recorder was done long before the puppet gave up.
     let lines = server.log.lines();
@@ -205,7 +205,7 @@ async fn a_retry_comes_again_before_later_messages_of_its_agent() {
         .map(|line| line.split(' ').nth(1).unwrap().to_owned())
         .collect();
     assert_eq!(order, ["1", "2", "3", "4"]);
-    assert!(server.log.matching(&["dead"]).is_empty());
+    assert!(server.log.matching(&["dead letter"]).is_empty());
     assert!(server.metrics().await.get(r#"wharf_messages_retried_total{receiver="puppet"}"#) >= 1.0);
 }
 

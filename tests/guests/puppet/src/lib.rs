@@ -3,6 +3,8 @@
 
 use std::hint::black_box;
 use std::io::Write;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -34,6 +36,10 @@ enum Order {
     Retry { milliseconds: Option<u32> },
     /// Asks for the message again, unless it was delivered before.
     RetryOnce,
+    /// Asks for the message again until a `release` was handled.
+    Hold,
+    /// Lets go what `hold` keeps, and what it will be asked to keep.
+    Release,
     /// Refuses the message.
     Reject,
     /// Lists the message twice, which is a fault.
@@ -47,6 +53,9 @@ enum Order {
     /// Prints what the guest can see of its environment.
     Look,
 }
+
+/// Whether a `release` was handled.
+static RELEASED: AtomicBool = AtomicBool::new(false);
 
 struct Puppet;
 
@@ -74,6 +83,11 @@ fn obey(message: &Message) -> Vec<Failure> {
         Ok(Order::Sleep { milliseconds }) => std::thread::sleep(Duration::from_millis(milliseconds)),
         Ok(Order::Retry { milliseconds }) => return vec![failure(FailureAction::Retry(milliseconds))],
         Ok(Order::RetryOnce) if first => return vec![failure(FailureAction::Retry(None))],
+        Ok(Order::Hold) if !RELEASED.load(Relaxed) => return vec![failure(FailureAction::Retry(None))],
+        Ok(Order::Release) => {
+            RELEASED.store(true, Relaxed);
+            println!("handled {} {text}", message.offset);
+        }
         Ok(Order::Reject) => return vec![failure(FailureAction::Reject)],
         Ok(Order::Double) => return vec![failure(FailureAction::Reject), failure(FailureAction::Reject)],
         Ok(Order::Stray) => {
@@ -89,7 +103,7 @@ fn obey(message: &Message) -> Vec<Failure> {
             std::io::stdout().flush().expect("standard output is open");
         }
         Ok(Order::Look) => look(),
-        Ok(Order::TrapOnce | Order::RetryOnce) | Err(_) => println!("handled {} {text}", message.offset),
+        Ok(Order::TrapOnce | Order::RetryOnce | Order::Hold) | Err(_) => println!("handled {} {text}", message.offset),
     }
     Vec::new()
 }
