@@ -47,9 +47,11 @@ format: ## format all code
 	$(CARGO) fmt --all
 	cd guest-receivers && $(CARGO) fmt --all
 
-bench: build guests ## print acknowledged messages a second, what a call and an instance cost, what hostile receivers cost another
-	@$(CARGO) build --locked --workspace --example speed --example compile_component
+bench: build guests ## print acknowledged messages a second, what calls, instances and connections cost, what hostile receivers cost another
+	@$(CARGO) build --locked --workspace --example speed --example compile_component --example idle
 	@tests/bench/run
+	@echo
+	@tests/bench/idle
 	@echo
 	@target/debug/examples/speed
 	@target/debug/examples/speed $(GUESTS)/guest_recorder.wasm

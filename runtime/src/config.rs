@@ -137,9 +137,11 @@ pub struct Limits {
     /// Frames of one connection that wait for their answer before its socket is not read any further. Default: 256, enough for
     /// 10 ms of sync at 25,000 frames a second.
     pub max_unanswered: usize,
-    /// Bytes of the frames of one connection that wait for their answer before its socket is not read any further; one frame
-    /// is always taken. Default: 16 MiB, two of the largest frames.
+    /// Bytes of those frames, and of what is kept for their answers; one frame is always taken. Default: 16 MiB, two of the largest frames.
     pub max_unanswered_bytes: u64,
+    /// Bytes of all frames and bodies above 8 KiB that are arriving or being decoded. Further ones are not read until there is
+    /// room. Default: 256 MiB, 32 of the largest.
+    pub max_arriving_bytes: u64,
     /// How long a WebSocket message may take from its first byte to its last, and how long a client may take to accept what
     /// it is sent. Default: 30 s, enough for 8 MiB over a slow mobile line.
     pub frame_timeout: Duration,
@@ -161,6 +163,7 @@ impl Default for Limits {
             max_calls: 10_000,
             max_unanswered: 256,
             max_unanswered_bytes: 16 * MIB,
+            max_arriving_bytes: 256 * MIB,
             frame_timeout: Duration::from_secs(30),
             append_wait: Duration::from_secs(1),
             request_timeout: Duration::from_secs(30),

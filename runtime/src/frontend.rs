@@ -5,6 +5,8 @@ pub mod guard;
 pub mod listener;
 pub mod pages;
 pub mod rest;
+pub mod room;
+pub mod unanswered;
 pub mod ws;
 
 use std::sync::Arc;
@@ -16,6 +18,8 @@ use tokio_util::task::TaskTracker;
 use wharf_protocol::Limits;
 
 use crate::router::Router;
+use crate::telemetry::Metrics;
+use room::Room;
 
 /// How long open connections are answered `shutting_down` before they are closed, once the server stops: long enough for
 /// what a client has in flight, short enough that nobody waits for the stop.
@@ -30,10 +34,18 @@ pub struct Frontend {
     pub limits: Limits,
     /// The largest frame of a WebSocket and the largest body of a request, in bytes.
     pub max_frame: usize,
+    /// Room for what is larger than a connection's own buffer while it arrives.
+    pub room: Room,
     /// Frames of one WebSocket that may wait for their answer.
     pub max_unanswered: usize,
-    /// How long a request may take to arrive, and an answer to be taken.
+    /// Their bytes, with those that are kept for their answers. One frame may go beyond.
+    pub max_unanswered_bytes: usize,
+    /// How long a frame may take from its first byte to its last, and an answer to be taken.
+    pub frame_timeout: Duration,
+    /// How long a request may take to arrive, and to wait for room.
     pub request_timeout: Duration,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// Cancelled when the server stops.
     pub stop: CancellationToken,
     /// The tasks of WebSockets, which outlive the HTTP connection they began as.

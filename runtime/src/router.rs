@@ -21,7 +21,7 @@ use crate::unix_time::unix_milliseconds;
 
 /// What a client that was refused for want of room is asked to wait before it tries again: a few group commits, in which
 /// a queue that was full of ordinary traffic has drained.
-const RETRY_AFTER_MS: u64 = 200;
+pub const RETRY_AFTER_MS: u64 = 200;
 /// The token that a `session` call gets while accounts are off. It is never checked; clients that begin with `session`
 /// work unchanged.
 const NO_ACCOUNT_TOKEN: &str = "accounts-are-off";
@@ -209,6 +209,14 @@ struct Append {
 }
 
 impl Submitted {
+    /// Bytes that are kept for the answer, for calls that are refused already.
+    pub fn refused_bytes(&self) -> usize {
+        let bytes = |(_, refusal): &(usize, Refusal)| {
+            size_of::<(usize, Refusal)>().saturating_add(refusal.message.len())
+        };
+        self.refusals.iter().map(bytes).fold(0, usize::saturating_add)
+    }
+
     /// The answer, once every message of the frame is as durable as its type says, or refused.
     pub async fn answer(self) -> Answer {
         let Submitted { reference, single, calls, token, mut refusals, appends, refused, stop } = self;

@@ -29,6 +29,7 @@ use crate::delivery::{DeliveryError, Fed, Feed, Prepared};
 use crate::frontend::guard::{self, Guard};
 use crate::frontend::listener::{self, Listener};
 use crate::frontend::pages::{self, Page, Pages};
+use crate::frontend::room::Room;
 use crate::frontend::{self, Frontend};
 use crate::open_files;
 use crate::presence::Presence;
@@ -183,6 +184,7 @@ async fn serve(
         prepared.start(guests.handle(), state.clone(), keyvalue.clone(), config.state.cursor_interval);
     let trimming = tokio::spawn(retention::run(kept, delivery.needed_from(), shutdown.clone()));
     let sockets = TaskTracker::new();
+    let room = Room::new(usize_of(config.limits.max_arriving_bytes), metrics.arriving_bytes.clone());
     let frontend = Arc::new(Frontend {
         router: Arc::new(Router::new(
             presence.clone(),
@@ -195,15 +197,21 @@ async fn serve(
             max_calls: config.limits.max_calls,
         },
         max_frame: usize_of(config.limits.max_frame),
+        room: room.clone(),
         max_unanswered: config.limits.max_unanswered,
+        max_unanswered_bytes: usize_of(config.limits.max_unanswered_bytes),
+        frame_timeout: config.limits.frame_timeout,
         request_timeout: config.limits.request_timeout,
+        metrics: metrics.clone(),
         stop: shutdown.clone(),
         sockets: sockets.clone(),
     });
     let pages = Arc::new(Pages {
         receivers: pages,
         guests: guests.handle().clone(),
+        room,
         request_timeout: config.limits.request_timeout,
+        frame_timeout: config.limits.frame_timeout,
         metrics: metrics.clone(),
         stop: shutdown.clone(),
         sockets: sockets.clone(),
@@ -234,6 +242,7 @@ async fn serve(
             name: "agents",
             max_connections,
             head_timeout: config.limits.request_timeout,
+            write_timeout: config.limits.frame_timeout,
         },
         agent_routes,
         metrics.clone(),
@@ -246,6 +255,7 @@ async fn serve(
             name: "admin",
             max_connections: MAX_ADMIN_CONNECTIONS,
             head_timeout: config.limits.request_timeout,
+            write_timeout: config.limits.frame_timeout,
         },
         admin_routes,
         metrics,

@@ -46,6 +46,12 @@ pub struct Metrics {
     pub connections: Family<ListenerLabel, Gauge>,
     /// Connections turned away because `limits.max-connections` was reached.
     pub connections_refused: Family<ListenerLabel, Counter>,
+    /// Connections closed because the client was too slow, by what was waited for.
+    pub timed_out: Family<TimeoutLabel, Counter>,
+    /// Bytes of frames and bodies that wait for their answer, over all connections.
+    pub unanswered_bytes: Gauge,
+    /// Bytes of large frames and bodies that are arriving, see `limits.max-arriving-bytes`.
+    pub arriving_bytes: Gauge,
     /// Messages that were stored as durably as their type says and acknowledged.
     pub accepted: Family<TypeLabel, Counter>,
     /// Bytes of the bodies of accepted messages.
@@ -79,6 +85,20 @@ pub struct Metrics {
 pub struct ListenerLabel {
     /// `agents` or `admin`.
     pub listener: &'static str,
+}
+
+/// What was waited for in vain.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct TimeoutLabel {
+    /// `frame` or `write`.
+    waited_for: &'static str,
+}
+
+impl TimeoutLabel {
+    /// The rest of a frame that had begun.
+    pub const FRAME: TimeoutLabel = TimeoutLabel { waited_for: "frame" };
+    /// That the client takes what it is sent.
+    pub const WRITE: TimeoutLabel = TimeoutLabel { waited_for: "write" };
 }
 
 /// Which data type.
@@ -137,6 +157,17 @@ impl Metrics {
         Metrics {
             connections: family(new, "connections", "Open connections"),
             connections_refused: family(new, "connections_refused", "Connections turned away at the bound"),
+            timed_out: family(
+                new,
+                "connections_timed_out",
+                "Connections closed because a client was too slow",
+            ),
+            unanswered_bytes: gauge(new, "unanswered_bytes", "Bytes of frames that wait for their answer"),
+            arriving_bytes: gauge(
+                new,
+                "arriving_bytes",
+                "Bytes of large frames and bodies that are arriving",
+            ),
             accepted: family(new, "messages_accepted", "Messages stored and acknowledged"),
             accepted_bytes: family(new, "accepted_body_bytes", "Bytes of the bodies of accepted messages"),
             agents: agents(new),
@@ -179,6 +210,13 @@ fn agents(registry: &mut Registry) -> presence::Numbers {
         numbers.untracked.clone(),
     );
     numbers
+}
+
+/// A new number, in the registry under this name.
+fn gauge(registry: &mut Registry, name: &str, help: &str) -> Gauge {
+    let gauge = Gauge::default();
+    registry.register(name, help, gauge.clone());
+    gauge
 }
 
 /// A new family of numbers, in the registry under this name.

@@ -1,4 +1,4 @@
-//! A TCP connection on which a test writes HTTP by hand, whole, in part or wrong.
+//! A TCP connection on which a test writes HTTP or WebSocket frames by hand, whole, in part or wrong.
 
 use std::net::SocketAddr;
 
@@ -36,6 +36,19 @@ impl Raw {
         Raw { stream, buffered: Vec::new() }
     }
 
+    /// A WebSocket of an agent, past its handshake.
+    pub async fn websocket(address: SocketAddr) -> Raw {
+        let mut raw = Raw::connect(address).await;
+        raw.write(format!(
+            "GET /agent HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        ))
+        .await;
+        let response = raw.response().await;
+        assert_eq!(response.status, 101, "{}", response.head);
+        raw
+    }
+
     pub async fn write(&mut self, bytes: impl AsRef<[u8]>) {
         within("the server to read", self.stream.write_all(bytes.as_ref()))
             .await
@@ -56,9 +69,44 @@ impl Raw {
     }
 
     /// Waits until the server closes the connection, and gives what it said before.
-    pub async fn closed(mut self) -> String {
+    pub async fn closed(self) -> String {
+        String::from_utf8_lossy(&self.ended().await).into_owned()
+    }
+
+    /// The same, for what is not text.
+    pub async fn ended(mut self) -> Vec<u8> {
         while self.read().await > 0 {}
-        String::from_utf8_lossy(&self.buffered).into_owned()
+        self.buffered
+    }
+
+    /// Writes one part after the other, each when `pace` lets it, until the server closes the connection, and gives what it
+    /// said before.
+    pub async fn trickle(
+        self,
+        parts: impl IntoIterator<Item = Vec<u8>>,
+        mut pace: impl AsyncFnMut(),
+    ) -> Vec<u8> {
+        let Raw { stream, mut buffered } = self;
+        let (mut from_server, mut to_server) = stream.into_split();
+        let writing = async {
+            for part in parts {
+                pace().await;
+                if to_server.write_all(&part).await.is_err() {
+                    break;
+                }
+            }
+            std::future::pending().await
+        };
+        // A reset is an end too.
+        let reading = async { drop(from_server.read_to_end(&mut buffered).await) };
+        within("the server to close the connection", async {
+            tokio::select! {
+                () = writing => {}
+                () = reading => {}
+            }
+        })
+        .await;
+        buffered
     }
 
     async fn take_until(&mut self, end: &[u8]) -> String {

@@ -231,6 +231,7 @@ fn limits(table: &mut Table<'_>) -> Limits {
         max_calls: table.count("max-calls", default.max_calls, COUNTS),
         max_unanswered: table.count("max-unanswered", default.max_unanswered, COUNTS),
         max_unanswered_bytes: table.size("max-unanswered-bytes", default.max_unanswered_bytes, SIZES),
+        max_arriving_bytes: table.size("max-arriving-bytes", default.max_arriving_bytes, SIZES),
         frame_timeout: table.duration("frame-timeout", default.frame_timeout, TIMES),
         append_wait: table.duration("append-wait", default.append_wait, WAITS),
         request_timeout: table.duration("request-timeout", default.request_timeout, TIMES),

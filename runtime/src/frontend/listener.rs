@@ -1,36 +1,33 @@
 //! Accepts connections and serves HTTP/1.1 on them, within bounds: how many, how long a request's head may take, and how
-//! a connection ends.
+//! a connection ends. What passes all connections, HTTP and WebSocket, is in `stream`.
 //!
 //! It is the seam of every listener: `run(listener, routes, stop)` returns when the last connection has ended.
 
-use std::io;
-use std::pin::Pin;
+mod stream;
+
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router as Routes;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use prometheus_client::metrics::gauge::Gauge;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::telemetry::{ListenerLabel, Metrics};
+use self::stream::{Place, Stream, WriteTimeout, linger};
+use crate::telemetry::{ListenerLabel, Metrics, TimeoutLabel};
 
 /// The most that the head of a request may take: request line and headers. Ample for tokens and cookies; hyper refuses
 /// more with 431.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
-/// How long a closed connection is still read, and what arrives thrown away. A client that is in the middle of sending
-/// would otherwise get a reset in place of the refusal that was written to it (RFC 9112, 9.6).
-const LINGER: Duration = Duration::from_secs(2);
+/// The most that hyper keeps for reading from a connection, and for writing to it. Its own bound is 400 KiB; a body that arrives
+/// fast gains nothing above this one.
+const MAX_BUFFER_BYTES: usize = 32 * 1024;
 /// How many connections without a place may linger: beyond that they are reset, which costs nothing.
 const MAX_LINGERING: usize = 256;
 /// How long requests that have begun may take to end once the server stops.
@@ -61,11 +58,13 @@ pub struct Listener {
     pub max_connections: usize,
     /// How long the head of a request may take to arrive; also how long a connection may idle between requests.
     pub head_timeout: Duration,
+    /// How long a write may wait for a client that takes nothing.
+    pub write_timeout: Duration,
 }
 
 /// Accepts and serves until `stop` is cancelled, then lets the requests that are being answered end.
 pub async fn run(listener: Listener, routes: Routes, metrics: Arc<Metrics>, stop: CancellationToken) {
-    let Listener { socket, name, max_connections, head_timeout } = listener;
+    let Listener { socket, name, max_connections, head_timeout, write_timeout } = listener;
     let label = ListenerLabel { listener: name };
     let open = metrics.connections.get_or_create_owned(&label);
     let refused = metrics.connections_refused.get_or_create_owned(&label);
@@ -73,7 +72,11 @@ pub async fn run(listener: Listener, routes: Routes, metrics: Arc<Metrics>, stop
     let lingering = Arc::new(Semaphore::new(MAX_LINGERING));
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(head_timeout).max_header_size(MAX_HEAD_BYTES);
+    http.timer(TokioTimer::new())
+        .header_read_timeout(head_timeout)
+        .max_header_size(MAX_HEAD_BYTES)
+        .max_buf_size(MAX_BUFFER_BYTES);
+    let timed_out = metrics.timed_out.get_or_create_owned(&TimeoutLabel::WRITE);
     let connections = TaskTracker::new();
     loop {
         let stream = tokio::select! {
@@ -99,8 +102,8 @@ pub async fn run(listener: Listener, routes: Routes, metrics: Arc<Metrics>, stop
         let _ = stream.set_nodelay(true);
         let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
         let service = TowerToHyperService::new(routes.clone());
-        let connection =
-            http.serve_connection(TokioIo::new(Stream::new(stream, place)), service).with_upgrades();
+        let stream = Stream::new(stream, place, WriteTimeout::new(write_timeout, timed_out.clone()));
+        let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
         let stop = stop.clone();
         connections.spawn(async move {
             let mut connection = std::pin::pin!(connection);
@@ -130,96 +133,6 @@ fn turn_away(stream: TcpStream, permit: OwnedSemaphorePermit) {
             linger(stream, None).await;
             drop(permit);
         });
-    }
-}
-
-/// What an open connection takes: one of the places that there are, counted while it is taken. It goes with the stream, which
-/// a WebSocket keeps when its HTTP connection is over.
-#[derive(Debug)]
-struct Place {
-    _permit: OwnedSemaphorePermit,
-    open: Gauge,
-}
-
-impl Place {
-    fn new(permit: OwnedSemaphorePermit, open: Gauge) -> Place {
-        open.inc();
-        Place { _permit: permit, open }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.open.dec();
-    }
-}
-
-/// A connection that ends gently: dropped, it is closed for writing and read a little longer.
-#[derive(Debug)]
-struct Stream {
-    /// Empty only while it is being dropped.
-    inner: Option<TcpStream>,
-    place: Option<Place>,
-}
-
-impl Stream {
-    fn new(stream: TcpStream, place: Place) -> Stream {
-        Stream { inner: Some(stream), place: Some(place) }
-    }
-
-    fn project(self: Pin<&mut Self>) -> io::Result<Pin<&mut TcpStream>> {
-        self.get_mut().inner.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        if let (Some(stream), Ok(runtime)) = (self.inner.take(), Handle::try_current()) {
-            runtime.spawn(linger(stream, self.place.take()));
-        }
-    }
-}
-
-async fn linger(mut stream: TcpStream, place: Option<Place>) {
-    let discard = async {
-        if stream.shutdown().await.is_ok() {
-            let mut scratch = vec![0; 8 * 1024];
-            while matches!(stream.read(&mut scratch).await, Ok(read) if read > 0) {}
-        }
-    };
-    let _ = tokio::time::timeout(LINGER, discard).await;
-    drop(place);
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.project()?.poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.project()?.poll_write(cx, bytes)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.project()?.poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.project()?.poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.project()?.poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
     }
 }
 

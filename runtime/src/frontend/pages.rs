@@ -24,7 +24,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wharf_host::{LiveSubscription, PageError, Receiver};
 
-use crate::telemetry::{Metrics, ReceiverLabel};
+use crate::frontend::rest::{NoRoom, longest, take_room};
+use crate::frontend::room::Room;
+use crate::telemetry::{Metrics, ReceiverLabel, TimeoutLabel};
 
 /// What a page may do in a browser: load from and connect to where it came from, nothing else, and be framed by nobody.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; \
@@ -57,8 +59,8 @@ const KEPT_FROM_BROWSERS: [HeaderName; 11] = [
 ];
 /// What is read from a browser's live socket at once, and the most that it may send: nothing is expected of it.
 const LIVE_READ_BYTES: usize = 4 * 1024;
-/// A browser that does not take an update within this time is disconnected; its page connects again and catches up.
-const LIVE_WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The most that waits to be written to it: an update, of which the host allows a quarter of this, and replies to pings.
+const LIVE_WRITE_BYTES: usize = 1024 * 1024;
 
 /// What the pages need.
 pub struct Pages {
@@ -66,8 +68,13 @@ pub struct Pages {
     pub receivers: BTreeMap<String, Page>,
     /// The runtime of guests, where their code runs.
     pub guests: Handle,
-    /// How long a request's body may take to arrive.
+    /// Room for bodies that are larger than a connection's own buffer while they arrive.
+    pub room: Room,
+    /// How long a request's body may take to arrive, and to wait for room.
     pub request_timeout: Duration,
+    /// How long a browser may take to accept an update. One that takes longer is disconnected; its page connects again and
+    /// catches up.
+    pub frame_timeout: Duration,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Cancelled when the server stops.
@@ -128,6 +135,12 @@ async fn page(State(pages): State<Arc<Pages>>, request: Request) -> Response {
     let name = request.uri().path().split('/').nth(2).unwrap_or_default().to_owned();
     let Some(page) = pages.receivers.get(&name).filter(|page| page.receiver.serves_pages()) else {
         return no_such_page(&name);
+    };
+    let longest = longest(request.body(), page.max_body);
+    // Kept until the guest has answered: the body is its until then.
+    let _room = match take_room(&pages.room, longest, pages.request_timeout).await {
+        Ok(room) => room,
+        Err(NoRoom) => return busy("the server"),
     };
     let request = match for_guest(request, page.max_body, pages.request_timeout).await {
         Ok(request) => request,
@@ -205,11 +218,7 @@ fn secured(mut response: Response) -> Response {
 
 fn page_failed(name: &str, error: &PageError) -> Response {
     match error {
-        PageError::Busy => {
-            let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, "this page is busy, try again");
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-            response
-        }
+        PageError::Busy => busy("this page"),
         error => {
             let evidence = match error {
                 PageError::Fault(fault) => fault.evidence(),
@@ -226,6 +235,12 @@ fn page_failed(name: &str, error: &PageError) -> Response {
             )
         }
     }
+}
+
+fn busy(what: &str) -> Response {
+    let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, &format!("{what} is busy, try again"));
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response
 }
 
 fn no_such_page(name: &str) -> Response {
@@ -254,27 +269,28 @@ async fn live(
     };
     let subscription = live.subscribe();
     let browsers = pages.metrics.live_browsers.get_or_create_owned(&ReceiverLabel::new(&name));
-    let stop = pages.stop.clone();
     let sockets = pages.sockets.clone();
     upgrade
         .read_buffer_size(LIVE_READ_BYTES)
+        .write_buffer_size(LIVE_READ_BYTES)
+        .max_write_buffer_size(LIVE_WRITE_BYTES)
         .max_message_size(LIVE_READ_BYTES)
         .max_frame_size(LIVE_READ_BYTES)
         .on_upgrade(move |socket| {
             sockets.track_future(async move {
                 browsers.inc();
-                feed(socket, subscription, stop).await;
+                feed(socket, subscription, &pages).await;
                 browsers.dec();
             })
         })
 }
 
 /// Sends updates until the browser leaves, is too slow, or the server stops. What a browser sends is ignored.
-async fn feed(socket: WebSocket, mut updates: LiveSubscription, stop: CancellationToken) {
+async fn feed(socket: WebSocket, mut updates: LiveSubscription, pages: &Pages) {
     let (mut to_browser, mut from_browser) = socket.split();
     loop {
         let update = tokio::select! {
-            () = stop.cancelled() => None,
+            () = pages.stop.cancelled() => None,
             update = updates.next() => update,
             received = from_browser.next() => match received {
                 Some(Ok(_)) => continue,
@@ -283,11 +299,16 @@ async fn feed(socket: WebSocket, mut updates: LiveSubscription, stop: Cancellati
         };
         let Some(update) = update else { break };
         let send = to_browser.send(Message::Text(update.as_ref().into()));
-        if !matches!(timeout(LIVE_WRITE_TIMEOUT, send).await, Ok(Ok(()))) {
-            return;
+        match timeout(pages.frame_timeout, send).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return,
+            Err(_) => {
+                pages.metrics.timed_out.get_or_create(&TimeoutLabel::WRITE).inc();
+                return;
+            }
         }
     }
-    let _ = timeout(LIVE_WRITE_TIMEOUT, to_browser.close()).await;
+    let _ = timeout(pages.frame_timeout, to_browser.close()).await;
 }
 
 #[cfg(test)]

@@ -3,10 +3,10 @@
 //! The request's content type says how the body is encoded, its `accept` header how the answer is.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router as Routes;
-use axum::body::Body;
+use axum::body::HttpBody;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -18,7 +18,10 @@ use tokio::time::timeout;
 use wharf_protocol::{Answer, CallKind, Code, Encoding, Refusal, decode_body};
 
 use crate::frontend::Frontend;
+use crate::frontend::room::{FREE_BYTES, Room, Taken};
+use crate::frontend::unanswered::Unanswered;
 use crate::presence::clock::Connection;
+use crate::router::RETRY_AFTER_MS;
 
 const JSON: &str = "application/json";
 const JSON_UTF8: &str = "application/json; charset=utf-8";
@@ -56,27 +59,58 @@ async fn unknown_call(State(frontend): State<Arc<Frontend>>, request: Request) -
 async fn call(frontend: &Frontend, kind: CallKind, request: Request) -> Response {
     let encoding = accepted_encoding(request.headers());
     let answer = match read(frontend, kind, request).await {
-        Ok(frame) => {
+        Ok(Body { frame, bytes, room }) => {
+            let mut unanswered = Unanswered::new(frontend.metrics.unanswered_bytes.clone());
+            unanswered.add(bytes);
             // Its clock stands still until the answer is there, and runs for good from then on.
             let connection = Connection::new(Instant::now());
-            frontend.router.submit(frame, &connection).await.answer().await
+            let submitted = frontend.router.submit(frame, &connection).await;
+            // Its messages are in the queues of the log, which are bounded themselves.
+            drop(room);
+            submitted.answer().await
         }
         Err(refusal) => frontend.router.refuse(None, refusal),
     };
     respond(encoding, answer)
 }
 
-async fn read(
-    frontend: &Frontend,
-    kind: CallKind,
-    request: Request,
-) -> Result<wharf_protocol::Frame, Refusal> {
-    let encoding = content_encoding(request.headers())?;
-    let body = read_body(request.into_body(), frontend).await?;
-    decode_body(kind, encoding, &body, &frontend.limits)
+/// A decoded body.
+struct Body {
+    frame: wharf_protocol::Frame,
+    bytes: usize,
+    room: Option<Taken>,
 }
 
-async fn read_body(body: Body, frontend: &Frontend) -> Result<Bytes, Refusal> {
+async fn read(frontend: &Frontend, kind: CallKind, request: Request) -> Result<Body, Refusal> {
+    let encoding = content_encoding(request.headers())?;
+    let body = request.into_body();
+    let longest = longest(&body, frontend.max_frame);
+    let room = take_room(&frontend.room, longest, frontend.request_timeout).await;
+    let room = room.map_err(|NoRoom| Refusal::overloaded(RETRY_AFTER_MS))?;
+    let bytes = read_body(body, frontend).await?;
+    let frame = decode_body(kind, encoding, &bytes, &frontend.limits)?;
+    Ok(Body { frame, bytes: bytes.len(), room })
+}
+
+/// There was no room for a body in time.
+#[derive(Debug)]
+pub struct NoRoom;
+
+/// Waits for the room that a body of this many bytes needs. None of it has to be read for that.
+pub async fn take_room(room: &Room, bytes: usize, wait: Duration) -> Result<Option<Taken>, NoRoom> {
+    if bytes <= FREE_BYTES {
+        return Ok(None);
+    }
+    timeout(wait, room.take(bytes)).await.map_err(|_| NoRoom)
+}
+
+/// The length of a body, or the longest that it may have if it does not say.
+pub fn longest(body: &axum::body::Body, max_body: usize) -> usize {
+    let length = body.size_hint().exact().and_then(|length| usize::try_from(length).ok());
+    length.unwrap_or(max_body).min(max_body)
+}
+
+async fn read_body(body: axum::body::Body, frontend: &Frontend) -> Result<Bytes, Refusal> {
     match timeout(frontend.request_timeout, Limited::new(body, frontend.max_frame).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {

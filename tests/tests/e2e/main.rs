@@ -20,6 +20,7 @@ mod quarantine;
 mod receivers;
 mod retention;
 mod shutdown;
+mod slow_clients;
 mod status;
 mod timer;
 mod tour;

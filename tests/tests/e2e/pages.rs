@@ -199,7 +199,7 @@ async fn a_foreign_page_does_not_get_live_updates() {
 #[tokio::test]
 async fn a_browser_that_does_not_read_holds_up_nobody() {
     const MESSAGES: usize = 400;
-    let server = Site::new(config()).start().await;
+    let server = Site::new(config().set("limits.frame-timeout", "1s")).start().await;
     let _sleeping = browse(&server).await;
     let mut reading = browse(&server).await;
     let mut agent = Agent::connect(server.agents).await;
@@ -210,4 +210,10 @@ async fn a_browser_that_does_not_read_holds_up_nobody() {
         assert_eq!(agent.call(Encoding::Json, &data("a", body)).await, success());
         assert_eq!(update(&mut reading).await["number"], number);
     }
+    eventually("the sleeping browser to be disconnected", async || {
+        let metrics = server.metrics().await;
+        let timed_out = metrics.get(r#"wharf_connections_timed_out_total{waited_for="write"}"#);
+        (timed_out == 1.0 && metrics.get(r#"wharf_live_browsers{receiver="page"}"#) == 1.0).then_some(())
+    })
+    .await;
 }

@@ -151,7 +151,7 @@ const REFERENCE: usize = 120;
 
 #[tokio::test]
 async fn an_agent_whose_connection_is_not_read_stays_active() {
-    let config = watched(SHORT).set("limits.request-timeout", "300s").set("limits.max-unanswered", 2);
+    let config = watched(SHORT).set("limits.frame-timeout", "300s").set("limits.max-unanswered", 2);
     let server = Site::new(config).start().await;
     let mut deaf = Agent::connect(server.agents).await;
     call(&mut deaf, data("deaf", json!({}))).await;
