@@ -167,6 +167,7 @@ impl Connection {
                 }
                 Message::Pong(_) | Message::Frame(_) => {}
             },
+            Some(Ok(Incoming::Begun)) => {}
             Some(Ok(Incoming::Large(bytes))) => {
                 let room = self.frontend.room.clone();
                 self.room = Some(async move { room.take(bytes).await }.boxed());

@@ -39,6 +39,8 @@ pub struct Socket {
     scanner: Scanner,
     /// Room for the message that is arriving.
     room: Option<Taken>,
+    /// The message of which it was said that it has begun.
+    told: Option<u64>,
     has_ended: bool,
 }
 
@@ -47,6 +49,8 @@ pub struct Socket {
 pub enum Incoming {
     /// A message or control frame, with the room that it takes until it is dropped.
     Message(Message, Option<Taken>),
+    /// A message has begun whose end is not here yet: see [`Socket::begun`].
+    Begun,
     /// A message of so many bytes is arriving. Nothing more is read until [`Socket::give_room`].
     Large(usize),
 }
@@ -60,6 +64,7 @@ impl Socket {
             max_frame,
             scanner: Scanner::default(),
             room: None,
+            told: None,
             has_ended: false,
         }
     }
@@ -106,7 +111,7 @@ impl Socket {
     /// Says why the connection ends, and waits until the client has said so too. What else arrives is thrown away.
     pub async fn close(&mut self, frame: CloseFrame) -> Result<(), Error> {
         self.write(Message::Close(Some(frame))).await?;
-        while let Some(Ok(Incoming::Message(..))) = self.next().await {}
+        while let Some(Ok(Incoming::Message(..) | Incoming::Begun)) = self.next().await {}
         Ok(())
     }
 
@@ -126,6 +131,11 @@ impl Socket {
             }
             Ok(message) => Poll::Ready(Some(Ok(Incoming::Message(message, None)))),
             Err(error) if would_block(&error) => {
+                let begun = self.scanner.begun();
+                if begun.is_some() && begun != self.told {
+                    self.told = begun;
+                    return Poll::Ready(Some(Ok(Incoming::Begun)));
+                }
                 match missing_room(&self.scanner, self.room.as_ref(), self.max_frame) {
                     Some(bytes) => Poll::Ready(Some(Ok(Incoming::Large(bytes)))),
                     None => Poll::Pending,
