@@ -1,5 +1,6 @@
 //! An instance that handles messages: its own store and memory, kept from batch to batch until it fails or is told to end.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
@@ -10,6 +11,7 @@ use crate::bindings::{Batch, Failure, PresenceChange, handler, lifecycle, presen
 use crate::fault::{Fault, MAX_MESSAGE, printable};
 use crate::receiver::Receiver;
 use crate::store::{State, end_call, start_call};
+use crate::usage::Usage;
 
 /// One instance of a receiver.
 ///
@@ -19,6 +21,7 @@ pub struct Instance {
     /// Taken out for the time of a call and put back only if that went well.
     running: Option<Running>,
     deadline: Duration,
+    usage: Arc<Usage>,
 }
 
 struct Running {
@@ -48,7 +51,7 @@ impl Receiver {
         })?;
         let mut store = self.new_store();
         let end = start_call(&mut store, self.deadline());
-        let outcome = timeout_at(end, async {
+        let making = async {
             let instance = self.pre().instantiate_async(&mut store).await?;
             let handler = self.handler().load(&mut store, &instance)?;
             let lifecycle = match self.lifecycle() {
@@ -68,12 +71,12 @@ impl Receiver {
                 None => Ok(()),
             };
             Ok((Exports { handler, lifecycle, presence, timer }, ready))
-        })
-        .await;
+        };
+        let outcome = timeout_at(end, self.usage().metered(making)).await;
         let (exports, ready) = end_call(&store, self.deadline(), outcome)?;
         ready.map_err(|reason| Fault::Init(printable(&reason, MAX_MESSAGE, false)))?;
         let running = Running { store, exports, _place: place };
-        Ok(Instance { running: Some(running), deadline: self.deadline() })
+        Ok(Instance { running: Some(running), deadline: self.deadline(), usage: self.usage().clone() })
     }
 }
 
@@ -83,7 +86,8 @@ impl Instance {
     pub async fn handle(&mut self, batch: &Batch) -> Result<Vec<Failure>, Fault> {
         let mut running = self.running.take().ok_or(Fault::Gone)?;
         let end = start_call(&mut running.store, self.deadline);
-        let outcome = timeout_at(end, running.exports.handler.call_handle(&mut running.store, batch)).await;
+        let call = running.exports.handler.call_handle(&mut running.store, batch);
+        let outcome = timeout_at(end, self.usage.metered(call)).await;
         let mut failures = end_call(&running.store, self.deadline, outcome)?;
         for failure in &mut failures {
             failure.reason = printable(&failure.reason, MAX_MESSAGE, false);
@@ -97,7 +101,8 @@ impl Instance {
         let mut running = self.running.take().ok_or(Fault::Gone)?;
         if let Some(presence) = &running.exports.presence {
             let end = start_call(&mut running.store, self.deadline);
-            let outcome = timeout_at(end, presence.call_agents_changed(&mut running.store, changes)).await;
+            let call = presence.call_agents_changed(&mut running.store, changes);
+            let outcome = timeout_at(end, self.usage.metered(call)).await;
             end_call(&running.store, self.deadline, outcome)?;
         }
         self.running = Some(running);
@@ -109,7 +114,7 @@ impl Instance {
         let mut running = self.running.take().ok_or(Fault::Gone)?;
         if let Some(timer) = &running.exports.timer {
             let end = start_call(&mut running.store, self.deadline);
-            let outcome = timeout_at(end, timer.call_tick(&mut running.store)).await;
+            let outcome = timeout_at(end, self.usage.metered(timer.call_tick(&mut running.store))).await;
             end_call(&running.store, self.deadline, outcome)?;
         }
         self.running = Some(running);
@@ -126,7 +131,7 @@ impl Instance {
         let mut running = self.running.take().ok_or(Fault::Gone)?;
         let Some(lifecycle) = &running.exports.lifecycle else { return Ok(()) };
         let end = start_call(&mut running.store, self.deadline);
-        let outcome = timeout_at(end, lifecycle.call_terminate(&mut running.store)).await;
+        let outcome = timeout_at(end, self.usage.metered(lifecycle.call_terminate(&mut running.store))).await;
         end_call(&running.store, self.deadline, outcome)
     }
 }

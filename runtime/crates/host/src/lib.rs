@@ -46,6 +46,7 @@ mod receiver;
 mod settings;
 mod shared;
 mod store;
+mod usage;
 mod wasi;
 
 pub use bindings::{Batch, Body, Failure, FailureAction, Message, PresenceChange, Redelivery};

@@ -4,17 +4,18 @@
 use wasmtime::ResourceLimiter;
 
 use crate::engine::TABLE_ELEMENTS;
+use crate::usage::HeldMemory;
 
 /// The memory of one instance, summed over all its linear memories.
 pub(crate) struct MemoryLimiter {
     limit: u64,
-    used: u64,
+    used: HeldMemory,
     refused: Option<u64>,
 }
 
 impl MemoryLimiter {
-    pub(crate) fn new(limit: u64) -> Self {
-        Self { limit, used: 0, refused: None }
+    pub(crate) fn new(limit: u64, used: HeldMemory) -> Self {
+        Self { limit, used, refused: None }
     }
 
     pub(crate) fn limit(&self) -> u64 {
@@ -40,12 +41,12 @@ impl ResourceLimiter for MemoryLimiter {
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
         let growth = u64::try_from(desired.saturating_sub(current)).unwrap_or(u64::MAX);
-        let total = self.used.saturating_add(growth);
+        let total = self.used.bytes().saturating_add(growth);
         if total > self.limit || maximum.is_some_and(|maximum| desired > maximum) {
             self.refused = Some(total);
             return Ok(false);
         }
-        self.used = total;
+        self.used.grow(growth);
         Ok(true)
     }
 
@@ -53,7 +54,7 @@ impl ResourceLimiter for MemoryLimiter {
         // Whether the growth was counted before it failed is not said, so it stays counted: a guest may get less memory
         // than it could have, never more.
         tracing::debug!(%error, "a guest's memory could not grow");
-        self.refused.get_or_insert(self.used);
+        self.refused.get_or_insert(self.used.bytes());
         Ok(())
     }
 
@@ -69,11 +70,18 @@ impl ResourceLimiter for MemoryLimiter {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::usage::Usage;
+
+    fn limiter(limit: u64) -> MemoryLimiter {
+        MemoryLimiter::new(limit, HeldMemory::new(Arc::new(Usage::default())))
+    }
 
     #[test]
     fn all_memories_of_an_instance_count_together() {
-        let mut limiter = MemoryLimiter::new(300);
+        let mut limiter = limiter(300);
         assert!(limiter.memory_growing(0, 100, None).unwrap());
         assert!(limiter.memory_growing(0, 150, None).unwrap());
         assert!(!limiter.memory_growing(100, 200, None).unwrap());
@@ -85,7 +93,7 @@ mod tests {
 
     #[test]
     fn failed_growth_never_makes_room() {
-        let mut limiter = MemoryLimiter::new(300);
+        let mut limiter = limiter(300);
         for _ in 0..3 {
             assert!(limiter.memory_growing(0, 100, None).unwrap());
             limiter.memory_grow_failed(wasmtime::Error::msg("no")).unwrap();

@@ -27,6 +27,7 @@ use crate::problem::Problem;
 use crate::settings::Settings;
 use crate::shared::Shared;
 use crate::store::{State, new_store};
+use crate::usage::Usage;
 
 /// A component, what it may do, and how much of everything.
 #[derive(Debug, Clone)]
@@ -143,6 +144,7 @@ impl Receiver {
                 .map(|grant| KeyValueAccess::new(&options.name, grant, host.options().keyvalue.as_ref())),
             outgoing: http.map(Outgoing::new),
             folders: Folders::open(&options.name, &files)?,
+            usage: Arc::default(),
             memory: options.memory,
             resources: options.resources,
         };
@@ -233,6 +235,21 @@ impl Receiver {
     /// Requests to the outside that were refused or failed since it was loaded, if it has the grant.
     pub fn outgoing_failed(&self) -> Option<u64> {
         self.inner.shared.outgoing.as_ref().map(Outgoing::failed)
+    }
+
+    /// The time that threads spent in calls of its instances since it was loaded, those for its pages included. The time that
+    /// calls waited does not count.
+    pub fn busy_time(&self) -> Duration {
+        self.inner.shared.usage.busy()
+    }
+
+    /// The memory of the instances that there are, those for its pages included.
+    pub fn memory_bytes(&self) -> u64 {
+        self.inner.shared.usage.memory_bytes()
+    }
+
+    pub(crate) fn usage(&self) -> &Arc<Usage> {
+        &self.inner.shared.usage
     }
 
     pub(crate) fn host(&self) -> &Host {

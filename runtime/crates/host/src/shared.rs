@@ -9,6 +9,7 @@ use crate::keyvalue::KeyValueAccess;
 use crate::live::Live;
 use crate::metrics::GuestMetrics;
 use crate::settings::Settings;
+use crate::usage::Usage;
 
 /// What all instances of a receiver share.
 pub(crate) struct Shared {
@@ -19,6 +20,7 @@ pub(crate) struct Shared {
     pub(crate) keyvalue: Option<KeyValueAccess>,
     pub(crate) outgoing: Option<Outgoing>,
     pub(crate) folders: Folders,
+    pub(crate) usage: Arc<Usage>,
     /// The memory of one instance in bytes.
     pub(crate) memory: u64,
     /// Host objects that one instance may hold.

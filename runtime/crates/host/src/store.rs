@@ -13,6 +13,7 @@ use crate::guest_log::Stream;
 use crate::http::HttpState;
 use crate::limiter::MemoryLimiter;
 use crate::shared::Shared;
+use crate::usage::HeldMemory;
 use crate::wasi::{self, Output};
 
 /// Handles of any kind in an instance, those of objects that its own parts make for each other included.
@@ -47,7 +48,7 @@ pub(crate) fn new_store(engine: &Engine, shared: &Arc<Shared>) -> Store<State> {
         wasi: wasi::context(&stdout, &stderr, shared),
         http: HttpState::new(shared),
         shared: shared.clone(),
-        memory: MemoryLimiter::new(shared.memory),
+        memory: MemoryLimiter::new(shared.memory, HeldMemory::new(shared.usage.clone())),
         stdout,
         stderr,
         deadline: Instant::now(),

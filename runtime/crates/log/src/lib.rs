@@ -18,8 +18,8 @@
 //! How it works, from the bottom: `files` holds every change to a file; `block` and `segment` hold the
 //! format; `scan` walks a segment's blocks and past damaged ones; `recovery` does so when a topic is opened;
 //! `writer` is the one thread of a topic that writes, as far as `free_space` lets it; `tail` keeps the latest
-//! blocks in memory; `backlog` reads what the tail no longer holds; `times` finds records by their time;
-//! `retention` deletes segments; `check` looks at a log that nobody has open.
+//! blocks in memory; `backlog` reads what the tail no longer holds; `times` finds records by their time, and times of records;
+//! `retention` deletes segments; `observer` tells outside how the writer does; `check` looks at a log that nobody has open.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -34,6 +34,7 @@ mod files;
 mod free_space;
 mod lane;
 mod log;
+mod observer;
 mod reader;
 mod recovery;
 mod retention;
@@ -51,6 +52,7 @@ pub use check::{Effect, Finding, LogCheck, TopicCheck, check};
 pub use error::{AppendError, OpenError, ReadError, TrimError};
 pub use lane::{LANES, Lane, LaneSet};
 pub use log::Log;
+pub use observer::{Group, Observer, Outcome};
 pub use reader::{Read, Reader};
 pub use recovery::{CutTail, TopicRecovery};
 pub use retention::{Retention, Trimmed};

@@ -73,6 +73,11 @@ impl Tail {
         }
     }
 
+    /// The lowest time of its first block.
+    pub(crate) fn first_time(&self) -> Option<u64> {
+        self.kept().blocks.front().map(|first| first.header().first_time)
+    }
+
     /// Where the tail begins, and the first offset of its first block with a record of this time or later; its
     /// end, if there is none.
     pub(crate) fn seek_time(&self, time: u64) -> (u64, u64) {

@@ -9,6 +9,7 @@ mod damage;
 mod disk;
 mod failure;
 mod model;
+mod observe;
 mod read;
 mod recorder;
 mod reserve;

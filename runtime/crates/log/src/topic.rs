@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot, watch};
@@ -18,10 +18,11 @@ use crate::block::ROW_BYTES;
 use crate::error::{AppendError, ReadError, TrimError};
 use crate::files::Files;
 use crate::lane::{Lane, LaneSet};
+use crate::observer::Observer;
 use crate::reader::Reader;
 use crate::retention::{self, Retention, Trimmed};
 use crate::segment::Segments;
-use crate::tail::Tail;
+use crate::tail::{Sought, Tail};
 use crate::times;
 use crate::writer::{Append, Message};
 
@@ -55,6 +56,8 @@ pub struct TopicOptions {
     /// How many bytes of the latest blocks are kept in memory for readers. The latest block stays however
     /// large it is.
     pub tail_bytes: usize,
+    /// Whom the writer tells what it does.
+    pub observer: Option<Observer>,
 }
 
 impl TopicOptions {
@@ -75,6 +78,7 @@ impl TopicOptions {
             segment_bytes: Self::SEGMENT_BYTES,
             queue_bytes: Self::QUEUE_BYTES,
             tail_bytes: Self::TAIL_BYTES,
+            observer: None,
         }
     }
 }
@@ -244,6 +248,13 @@ impl Topic {
         self.shared.segments.count()
     }
 
+    /// How many bytes of the queue are taken: by appends that wait for the writer or are being written, and by what was
+    /// reserved for others.
+    pub fn queued_bytes(&self) -> usize {
+        let room = usize::try_from(self.queue.max_bytes).unwrap_or(usize::MAX);
+        room.saturating_sub(self.queue.room.available_permits())
+    }
+
     /// Deletes the oldest segments, as far as all of their records are below the offset and the retention does
     /// not keep them: a segment goes when its last record is old enough, or when those that may go take too
     /// many bytes together. Readers that are still in such a segment read on to its end, and its space is free
@@ -283,6 +294,27 @@ impl Topic {
         let found =
             seeking.await.map_err(|_| ReadError::Runtime { topic: self.shared.options.name.clone() })??;
         Ok(found.max(self.start()))
+    }
+
+    /// The time (Unix milliseconds) of the first record that is kept at this offset or above, as closely as blocks tell: the
+    /// lowest of the block that it is in. `None` if there is no such record.
+    ///
+    /// What the tail holds is told at once, and with few reads what somebody has read lately or asked for. Elsewhere the
+    /// headers of one segment are read from its beginning, but of no more than 64 MiB of blocks at a time: then the time of
+    /// an earlier record is told, and the next call goes on from there.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Io`] and [`ReadError::Runtime`].
+    pub async fn time_at(&self, offset: u64) -> Result<Option<u64>, ReadError> {
+        match self.shared.tail.seek(offset, LaneSet::ALL) {
+            Sought::Block(block) => return Ok(Some(block.header().first_time)),
+            Sought::NotYet(_) => return Ok(None),
+            Sought::Gone(_) => {}
+        }
+        let shared = Arc::clone(&self.shared);
+        let seeking = tokio::task::spawn_blocking(move || times::time_at(&shared, offset));
+        seeking.await.map_err(|_| ReadError::Runtime { topic: self.shared.options.name.clone() })?
     }
 
     /// Every offset that was ever used is below this one, durably. A cursor above it belongs to other data.
@@ -347,7 +379,7 @@ impl Room<'_> {
             let end = *shared.end.borrow();
             return answer.send(Ok(end..end)).map(|()| pending).map_err(|_| shared.closed());
         }
-        let append = Append { records, bytes, answer, _room: permit };
+        let append = Append { records, bytes, answer, since: Instant::now(), _room: permit };
         queue.messages.send(Message::Append(append)).map_err(|_| shared.closed())?;
         Ok(pending)
     }

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
@@ -16,6 +16,7 @@ use crate::bound::{self, Bound, RESERVE};
 use crate::error::AppendError;
 use crate::fields::length;
 use crate::free_space::FreeSpace;
+use crate::observer::{Group, Outcome};
 use crate::recovery::topic_hash;
 use crate::segment::{HEADER_BYTES, Segment};
 use crate::topic::{Durability, Record, Shared};
@@ -43,6 +44,8 @@ pub(crate) struct Append {
     pub(crate) records: Vec<Record>,
     pub(crate) bytes: usize,
     pub(crate) answer: oneshot::Sender<Result<Range<u64>, AppendError>>,
+    /// When it was enqueued.
+    pub(crate) since: Instant,
     /// Room in the queue, given back when the append is answered.
     pub(crate) _room: OwnedSemaphorePermit,
 }
@@ -155,14 +158,17 @@ impl Writer {
     }
 
     fn commit(&mut self, group: Vec<Append>) {
+        let mut outcome = Outcome::NoSpace;
         let stored = match self.take_space(&group) {
             Ok(()) => {
-                let stored = self.store(&group);
+                let stored = self.store(&group, &mut outcome);
                 self.tell(&stored);
                 stored
             }
             Err(full) => Err(full),
         };
+        let observer = self.shared.options.observer.clone();
+        let observed = observer.map(|observer| (observer, observed(&group, outcome)));
         let mut next = stored;
         for append in group {
             let offsets = next.clone().map(|first| first..first.saturating_add(length(append.records.len())));
@@ -171,6 +177,9 @@ impl Writer {
             }
             // Whoever appended may have gone meanwhile.
             let _ = append.answer.send(offsets);
+        }
+        if let Some((observer, group)) = observed {
+            observer.tell(group);
         }
     }
 
@@ -219,8 +228,9 @@ impl Writer {
         taken.map_err(|_| AppendError::Full)
     }
 
-    /// Makes the group durable and readable, and gives its first offset.
-    fn store(&mut self, group: &[Append]) -> Result<u64, AppendError> {
+    /// Makes the group durable and readable, and gives its first offset. What became of it is told in `outcome`.
+    fn store(&mut self, group: &[Append], outcome: &mut Outcome) -> Result<u64, AppendError> {
+        *outcome = Outcome::Failed;
         let records = || group.iter().flat_map(|append| &append.records);
         let count = length(records().count());
         self.reserve(count)?;
@@ -235,25 +245,35 @@ impl Writer {
             .ok_or_else(|| std::io::Error::other("a group is larger than a block can be"))?;
         // From here on the offsets are used, whatever happens.
         self.next = block.header().end();
-        if let Err(error) = self.write(block.header(), &bytes) {
-            self.abandon();
-            return Err(error.into());
-        }
+        *outcome = match self.write(block.header(), &bytes) {
+            Ok((write, sync)) => Outcome::Stored { write, sync },
+            Err(error) => {
+                *outcome = Outcome::Abandoned;
+                self.abandon();
+                return Err(error.into());
+            }
+        };
         self.end = self.next;
         self.shared.tail.push(Arc::new(block));
         self.readable.send_replace(self.end);
         Ok(first)
     }
 
-    fn write(&mut self, header: &block::Header, bytes: &[u8]) -> std::io::Result<()> {
-        let Some(active) = &mut self.active else { return Ok(()) };
+    /// Gives how long the write and the sync took, as far as there were any.
+    fn write(&mut self, header: &block::Header, bytes: &[u8]) -> std::io::Result<Times> {
+        let Some(active) = &mut self.active else { return Ok((None, None)) };
+        let began = Instant::now();
         self.shared.files.write(&active.file, bytes, active.length)?;
-        if self.shared.options.durability == Durability::Fsync {
+        let written = Instant::now();
+        let synced = if self.shared.options.durability == Durability::Fsync {
             self.shared.files.sync(&active.file)?;
-        }
+            Some(written.elapsed())
+        } else {
+            None
+        };
         active.segment.wrote(header, active.length);
         active.length = active.length.saturating_add(length(bytes.len()));
-        Ok(())
+        Ok((Some(written.duration_since(began)), synced))
     }
 
     /// The segment that a block with so many bytes of records goes to: a new one if the last is full or had
@@ -366,6 +386,20 @@ impl Writer {
                 "the topic can't be closed cleanly; it will be recovered when it is opened"
             );
         }
+    }
+}
+
+/// How long a write and its sync took.
+type Times = (Option<Duration>, Option<Duration>);
+
+/// What is told of a group that is answered now.
+fn observed(group: &[Append], outcome: Outcome) -> Group {
+    let now = Instant::now();
+    Group {
+        records: group.iter().map(|append| append.records.len()).sum(),
+        bytes: group.iter().map(|append| append.bytes).sum(),
+        outcome,
+        appends: group.iter().map(|append| now.saturating_duration_since(append.since)).collect(),
     }
 }
 

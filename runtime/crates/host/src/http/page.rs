@@ -74,8 +74,8 @@ impl Receiver {
         let limits = self.page_limits();
         let mut store = self.new_store();
         let end = start_call(&mut store, limits.deadline);
-        let outcome =
-            timeout_at(end, Box::pin(answer(&mut store, pre, indices, request, limits.body_bytes))).await;
+        let answer = Box::pin(answer(&mut store, pre, indices, request, limits.body_bytes));
+        let outcome = timeout_at(end, self.usage().metered(answer)).await;
         let mut response = end_call(&store, limits.deadline, outcome).map_err(PageError::Fault)??;
         if !is_head {
             response.headers_mut().remove(header::CONTENT_LENGTH);

@@ -1,4 +1,4 @@
-//! Offsets by time.
+//! Offsets by time, and times by offset.
 
 use super::*;
 
@@ -66,5 +66,48 @@ async fn segments_of_before_are_passed() {
     std::fs::remove_file(&segments(dir.path())[0]).unwrap();
     assert_eq!(topic.offset_at(crate::segment::now() + 1_000).await.unwrap(), 3);
     topic.offset_at(1_000).await.unwrap_err();
+    log.close().await;
+}
+
+#[tokio::test]
+async fn the_time_of_an_offset_is_that_of_its_block() {
+    for durability in [Durability::Os, Durability::Memory] {
+        for tail_bytes in [1, 300, 1_000_000] {
+            let dir = tempfile::tempdir().unwrap();
+            let small = TopicOptions { segment_bytes: 400, tail_bytes, ..options(durability) };
+            let (log, topic) = open(dir.path(), small.clone());
+            assert_eq!(topic.time_at(0).await.unwrap(), None);
+            for n in 1..=10 {
+                topic.append([at(n * 10), at(n * 10 + 5)].concat(), LONG).await.unwrap();
+            }
+            let expected = |offset: u64| Some((offset.max(topic.start()) / 2 + 1) * 10);
+            for offset in 0..20 {
+                assert_eq!(topic.time_at(offset).await.unwrap(), expected(offset), "{durability:?} {offset}");
+            }
+            assert_eq!(topic.time_at(20).await.unwrap(), None);
+            log.close().await;
+            let (log, topic) = open(dir.path(), small);
+            if durability == Durability::Os {
+                assert_eq!(topic.time_at(7).await.unwrap(), Some(40));
+                topic.append(at(900), LONG).await.unwrap();
+                assert_eq!(topic.time_at(19).await.unwrap(), Some(100));
+                assert_eq!(topic.time_at(20).await.unwrap(), Some(900));
+            }
+            log.close().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_time_of_what_was_deleted_is_that_of_the_first_that_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let small = TopicOptions { segment_bytes: 100, tail_bytes: 1, ..options(Durability::Os) };
+    let (log, topic) = open(dir.path(), small);
+    for time in [10, 20, 30, 40] {
+        topic.append(at(time), LONG).await.unwrap();
+    }
+    topic.trim(2, crate::Retention { retain: Some(Duration::ZERO), retain_bytes: None }).await.unwrap();
+    assert_eq!(topic.start(), 2);
+    assert_eq!(topic.time_at(0).await.unwrap(), Some(30));
     log.close().await;
 }
