@@ -9,16 +9,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router as Routes};
 use http::StatusCode;
-use http::header::CONTENT_TYPE;
 use serde::Serialize;
 use wharf_log::{Durability, Topic};
 
-use crate::delivery::{self, ControlError, Controls, ReceiverState};
+use crate::delivery::{self, ControlError, Controls};
 use crate::presence::Presence;
-use crate::telemetry::{ListenerLabel, Metrics, StateLabel, TypeLabel};
+use crate::telemetry::{ListenerLabel, Metrics, TypeLabel};
 
-/// What prometheus-client writes.
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+mod metrics;
 
 /// What the operator's side looks at.
 #[derive(Debug)]
@@ -44,7 +42,7 @@ pub fn routes(admin: Arc<Admin>) -> Routes {
     Routes::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
+        .route("/metrics", get(metrics::metrics))
         .route("/admin/v1/status", get(status))
         .route("/admin/v1/receivers/{receiver}/pause", post(pause))
         .route("/admin/v1/receivers/{receiver}/resume", post(resume))
@@ -60,23 +58,6 @@ async fn readyz(State(admin): State<Arc<Admin>>) -> (StatusCode, &'static str) {
         (StatusCode::OK, "ready\n")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "starting or stopping\n")
-    }
-}
-
-async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
-    for receiver in &admin.receivers {
-        let is = receiver.state();
-        for state in ReceiverState::ALL {
-            let label = StateLabel { receiver: receiver.name.clone(), state: state.as_str() };
-            admin.metrics.receiver_state.get_or_create_owned(&label).set((state == is).into());
-        }
-    }
-    match admin.metrics.render() {
-        Ok(text) => ([(CONTENT_TYPE, OPENMETRICS)], text).into_response(),
-        Err(error) => {
-            tracing::error!(%error, "failed to render the metrics");
-            StatusCode::INTERNAL_SERVER_ERROR.into_response()
-        }
     }
 }
 

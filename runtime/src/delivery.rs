@@ -57,7 +57,7 @@ use halt::Halt;
 use progress::{Keeper, Progress};
 use redrive::Redrives;
 use source::Source;
-pub use status::{ReceiverState, Status};
+pub use status::{Lag, ReceiverState, Status};
 use worker::{Parts, Redriving, Worker};
 
 /// The longest pause before a message or an instance is tried again on our own account.

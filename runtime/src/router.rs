@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
 use tokio_util::sync::CancellationToken;
 use wharf_log::{AppendError, Lane};
 use wharf_protocol::{Answer, Call, Frame, Message, Record, Reference, Refusal, Request, StoredMessage};
@@ -34,6 +35,7 @@ pub struct Router {
     append_wait: Duration,
     stop: CancellationToken,
     refused: Family<CodeLabel, Counter>,
+    acknowledgement_seconds: Histogram,
 }
 
 #[derive(Debug)]
@@ -62,7 +64,14 @@ impl Router {
             (name.to_owned(), route)
         };
         let routes = presence.topics().enumerate().map(route).collect();
-        Router { routes, presence, append_wait, stop, refused: metrics.refused.clone() }
+        Router {
+            routes,
+            presence,
+            append_wait,
+            stop,
+            refused: metrics.refused.clone(),
+            acknowledgement_seconds: metrics.acknowledgement_seconds.clone(),
+        }
     }
 
     /// Puts the messages of a frame into the queues of their topics, behind those of every frame submitted before. Its calls
@@ -80,11 +89,13 @@ impl Router {
             refusals: Vec::new(),
             appends: Vec::new(),
             refused: self.refused.clone(),
+            since: Instant::now(),
+            acknowledgement_seconds: self.acknowledgement_seconds.clone(),
             stop: self.stop.clone(),
         };
         let stopping = self.stop.is_cancelled();
         let received_at = unix_milliseconds();
-        let deadline = Instant::now() + self.append_wait;
+        let deadline = submitted.since + self.append_wait;
         let mut groups: Vec<Group<'_>> = Vec::new();
         for (index, request) in requests.into_iter().enumerate() {
             let request = if stopping { Err(Refusal::shutting_down()) } else { request };
@@ -197,6 +208,8 @@ pub struct Submitted {
     refusals: Vec<(usize, Refusal)>,
     appends: Vec<Append>,
     refused: Family<CodeLabel, Counter>,
+    since: Instant,
+    acknowledgement_seconds: Histogram,
     stop: CancellationToken,
 }
 
@@ -219,7 +232,19 @@ impl Submitted {
 
     /// The answer, once every message of the frame is as durable as its type says, or refused.
     pub async fn answer(self) -> Answer {
-        let Submitted { reference, single, calls, token, mut refusals, appends, refused, stop } = self;
+        let Submitted {
+            reference,
+            single,
+            calls,
+            token,
+            mut refusals,
+            appends,
+            refused,
+            since,
+            acknowledgement_seconds,
+            stop,
+        } = self;
+        let has_messages = !appends.is_empty();
         for append in appends {
             let outcome = match append.queued {
                 Ok(queued) => queued.stored().await,
@@ -235,6 +260,9 @@ impl Submitted {
                     refusals.extend(append.indices.into_iter().map(|index| (index, refusal.clone())));
                 }
             }
+        }
+        if has_messages {
+            acknowledgement_seconds.observe(since.elapsed().as_secs_f64());
         }
         for (_, refusal) in &refusals {
             count(&refused, refusal);

@@ -35,7 +35,7 @@ use crate::open_files;
 use crate::presence::Presence;
 use crate::retention;
 use crate::router::Router;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, ReceiverLabel};
 
 /// Connections of operators and scrapers that may be open at once. They are few; the bound only keeps a broken scraper
 /// from taking every file descriptor.
@@ -122,8 +122,12 @@ pub async fn run(
             tracing::warn!(receiver.name = settings.name, warning, "a receiver's config can be improved");
         }
     }
+    for Fed { settings, .. } in fed.iter().filter(|fed| fed.receiver.live().is_some()) {
+        // It begins at 0.
+        drop(metrics.live_browsers.get_or_create(&ReceiverLabel::new(&settings.name)));
+    }
     metrics.guests.set(fed.iter().map(|fed| fed.receiver.clone()).collect());
-    let stored = Stored::open(data_dir, keyvalue, &config).await?;
+    let stored = Stored::open(data_dir, keyvalue, &config, &metrics).await?;
     let guests = guest_runtime(config.host.threads).map_err(ServeError::Start)?;
     let outcome =
         serve(config, started, max_connections, metrics, fed, stored, &guests, listening, shutdown).await;
@@ -317,6 +321,7 @@ impl Stored {
         data_dir: DataDir,
         keyvalue: Option<KeyValue>,
         config: &Config,
+        metrics: &Metrics,
     ) -> Result<Stored, ServeError> {
         let options = config
             .types
@@ -327,6 +332,7 @@ impl Stored {
                 segment_bytes: config.log.segment_size,
                 queue_bytes: usize_of(config.log.queue_size),
                 tail_bytes: usize_of(config.log.tail_size),
+                observer: Some(metrics.log.observer(&data_type.name)),
             })
             .collect();
         let (log_path, state_path) = (data_dir.log(), data_dir.state());
@@ -340,6 +346,7 @@ impl Stored {
         .await??;
         log.set_reserve(config.log.disk_reserve);
         let topics = || config.types.iter().filter_map(|of| Some((of, log.topic(&of.name)?.clone())));
+        metrics.log.set_topics(topics().map(|(_, topic)| topic).collect());
         let feeds = topics()
             .map(|(data_type, topic)| {
                 // A clean stop saved the cursors as they were.

@@ -6,20 +6,60 @@
 
 use std::io::IsTerminal;
 
-use prometheus_client::encoding::EncodeLabelSet;
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 use tracing_subscriber::EnvFilter;
+use wharf_protocol::Code;
 
 use crate::presence;
 use guests::Guests;
+pub use labels::*;
+use log::LogNumbers;
+use process::Process;
 use stderr::Stderr;
 
 mod guests;
+mod labels;
+mod log;
+mod process;
 mod stderr;
+mod text;
+
+pub use text::Format;
+
+/// Upper bounds of the buckets of every duration, in seconds: what memory and processors take is below the first, what
+/// anybody waits for is below the last, and with three for each power of ten a quantile is known to within a factor of 2.5.
+const SECONDS: [f64; 17] = [
+    0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0,
+    10.0,
+];
+
+/// Upper bounds of the buckets of numbers of records and messages: powers of four, up to what one group can hold of small
+/// records.
+const COUNTS: [f64; 9] = [1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16_384.0, 65_536.0];
+
+/// Upper bounds of the buckets of sizes in bytes: powers of four, up to the size of a group, and that of the largest append.
+const BYTES: [f64; 10] = [
+    256.0,
+    1024.0,
+    4096.0,
+    16_384.0,
+    65_536.0,
+    262_144.0,
+    1_048_576.0,
+    4_194_304.0,
+    16_777_216.0,
+    67_108_864.0,
+];
+
+/// A gauge of a number with a fraction.
+pub type Fraction = Gauge<f64, AtomicU64>;
 
 /// What is logged when `WHARF_LOG` does not say otherwise: our own news and the lines of guests, and only warnings of
 /// libraries.
@@ -56,22 +96,46 @@ pub struct Metrics {
     pub accepted: Family<TypeLabel, Counter>,
     /// Bytes of the bodies of accepted messages.
     pub accepted_bytes: Family<TypeLabel, Counter>,
+    /// From when a frame with messages was submitted until its answer was known.
+    pub acknowledgement_seconds: Histogram,
     /// Agents: how many there are, and their comings and goings.
     pub agents: presence::Numbers,
     /// Calls and frames that were refused, by error code.
     pub refused: Family<CodeLabel, Counter>,
+    /// What the writers of topics do, and what their topics take.
+    pub log: LogNumbers,
     /// Messages that a receiver finished.
     pub handled: Family<ReceiverLabel, Counter>,
+    /// Messages of each call of `handle`.
+    pub batch_messages: Family<ReceiverLabel, Histogram>,
+    /// How long each call of `handle` took.
+    pub call_seconds: Family<ReceiverLabel, Histogram>,
     /// Calls of a receiver that ended in a fault: a trap, a deadline, memory.
     pub faults: Family<FaultLabel, Counter>,
     /// 1 for the state that a receiver is in, 0 for the others.
     pub receiver_state: Family<StateLabel, Gauge>,
     /// Messages that a receiver asked to get again.
     pub retried: Family<ReceiverLabel, Counter>,
-    /// Messages that were given up: rejected, or failed alone too often.
-    pub skipped: Family<ReceiverLabel, Counter>,
+    /// Messages that became dead letters, by kind.
+    pub dead_letters: Family<DeadLetterLabel, Counter>,
+    /// Dead letters that are kept.
+    pub dead_letters_kept: Family<ReceiverLabel, Gauge>,
+    /// What they take.
+    pub dead_letter_bytes: Family<ReceiverLabel, Gauge>,
+    /// Messages that a gap record tells of, by reason. Those whose number is not known count as offsets.
+    pub dropped: Family<DroppedLabel, Counter>,
     /// Offsets that could not be served to a receiver because they were lost.
     pub lost: Family<ReceiverLabel, Counter>,
+    /// Messages that were given to a receiver and are to be given again.
+    pub in_flight: Family<ReceiverLabel, Gauge>,
+    /// Messages that wait behind one of their agent that is to be given again.
+    pub parked: Family<ReceiverLabel, Gauge>,
+    /// Agents one of whose messages is to be given again.
+    pub waiting_agents: Family<ReceiverLabel, Gauge>,
+    /// Offsets between a receiver's slowest lane and the end of a topic.
+    pub lag_messages: Family<ReceiverTypeLabel, Gauge>,
+    /// How old the oldest message is that a receiver has not finished.
+    pub lag_seconds: Family<ReceiverTypeLabel, Fraction>,
     /// Instances made, first ones and later ones.
     pub instances_started: Family<ReceiverLabel, Counter>,
     /// Browsers connected to a receiver's live updates.
@@ -80,80 +144,28 @@ pub struct Metrics {
     pub guests: Guests,
 }
 
-/// Which listener.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct ListenerLabel {
-    /// `agents` or `admin`.
-    pub listener: &'static str,
-}
-
-/// What was waited for in vain.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct TimeoutLabel {
-    /// `frame` or `write`.
-    waited_for: &'static str,
-}
-
-impl TimeoutLabel {
-    /// The rest of a frame that had begun.
-    pub const FRAME: TimeoutLabel = TimeoutLabel { waited_for: "frame" };
-    /// That the client takes what it is sent.
-    pub const WRITE: TimeoutLabel = TimeoutLabel { waited_for: "write" };
-}
-
-/// Which data type.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct TypeLabel {
-    /// The name of a configured data type.
-    pub r#type: String,
-}
-
-/// Which error code.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct CodeLabel {
-    /// A code of the protocol.
-    pub code: &'static str,
-}
-
-/// Which receiver.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct ReceiverLabel {
-    /// The name of a configured receiver.
-    pub receiver: String,
-}
-
-/// A state of which receiver.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct StateLabel {
-    /// The name of a configured receiver.
-    pub receiver: String,
-    /// One of the states of a receiver.
-    pub state: &'static str,
-}
-
-/// Which kind of fault of which receiver.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct FaultLabel {
-    /// The name of a configured receiver.
-    pub receiver: String,
-    /// What kind of fault, see [`wharf_host::Fault::kind`].
-    pub kind: &'static str,
-}
-
-impl ReceiverLabel {
-    /// The label of one receiver.
-    pub fn new(receiver: &str) -> ReceiverLabel {
-        ReceiverLabel { receiver: receiver.to_owned() }
-    }
-}
-
 impl Metrics {
     /// All numbers at zero.
     pub fn new() -> Metrics {
-        let mut registry = Registry::with_prefix("wharf");
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Process));
+        let new = registry.sub_registry_with_prefix("wharf");
+        let build: Family<BuildLabel, Gauge> =
+            family(new, "build_info", "Always 1, with the version of the server");
+        build.get_or_create(&BuildLabel { version: env!("CARGO_PKG_VERSION") }).set(1);
+        let refused = family(new, "calls_refused", "Calls and frames refused, by code");
+        for code in Code::ALL {
+            // Each begins at 0, so that a rate can be told from the first one on.
+            drop(refused.get_or_create(&CodeLabel { code: code.as_str() }));
+        }
+        let acknowledgement_seconds = Histogram::new(SECONDS);
+        new.register(
+            "acknowledgement_seconds",
+            "Time from when a frame with messages was submitted until its answer was known",
+            acknowledgement_seconds.clone(),
+        );
         let guests = Guests::default();
-        registry.register_collector(Box::new(guests.clone()));
-        let new = &mut registry;
+        new.register_collector(Box::new(guests.clone()));
         Metrics {
             connections: family(new, "connections", "Open connections"),
             connections_refused: family(new, "connections_refused", "Connections turned away at the bound"),
@@ -170,14 +182,67 @@ impl Metrics {
             ),
             accepted: family(new, "messages_accepted", "Messages stored and acknowledged"),
             accepted_bytes: family(new, "accepted_body_bytes", "Bytes of the bodies of accepted messages"),
+            acknowledgement_seconds,
             agents: agents(new),
-            refused: family(new, "calls_refused", "Calls and frames refused, by code"),
+            refused,
+            log: LogNumbers::new(new),
             handled: family(new, "messages_handled", "Messages finished by a receiver"),
+            batch_messages: histograms(
+                new,
+                "receiver_batch_messages",
+                "Messages of each batch that a receiver was given",
+                || Histogram::new(COUNTS),
+            ),
+            call_seconds: seconds(new, "receiver_call_seconds", "How long a receiver took over each batch"),
             faults: family(new, "receiver_faults", "Calls of a receiver that ended in a fault, by kind"),
             receiver_state: family(new, "receiver_state", "1 for the state that a receiver is in"),
             retried: family(new, "messages_retried", "Messages that a receiver asked to get again"),
-            skipped: family(new, "messages_skipped", "Messages that were given up for a receiver"),
+            dead_letters: family(
+                new,
+                "receiver_dead_letters",
+                "Messages that became dead letters of a receiver, by kind",
+            ),
+            dead_letters_kept: family(
+                new,
+                "receiver_dead_letters_kept",
+                "Dead letters of a receiver that are kept",
+            ),
+            dead_letter_bytes: family(
+                new,
+                "receiver_dead_letter_bytes",
+                "Bytes of the dead letters of a receiver",
+            ),
+            dropped: family(
+                new,
+                "receiver_messages_dropped",
+                "Messages that a receiver will not get and a gap record tells of, by reason",
+            ),
             lost: family(new, "offsets_lost", "Offsets that could not be served to a receiver"),
+            in_flight: family(
+                new,
+                "receiver_in_flight_messages",
+                "Messages that were given to a receiver and are to be given again",
+            ),
+            parked: family(
+                new,
+                "receiver_parked_messages",
+                "Messages that wait behind one of their agent that is to be given again",
+            ),
+            waiting_agents: family(
+                new,
+                "receiver_waiting_agents",
+                "Agents one of whose messages is to be given to a receiver again",
+            ),
+            lag_messages: family(
+                new,
+                "receiver_lag_messages",
+                "Offsets between the slowest lane of a receiver and the end of a data type's log",
+            ),
+            lag_seconds: family(
+                new,
+                "receiver_lag_seconds",
+                "Age of the oldest message of a data type that a receiver has not finished",
+            ),
             instances_started: family(new, "instances_started", "Instances made of a receiver's component"),
             live_browsers: family(new, "live_browsers", "Browsers connected to a receiver's live updates"),
             guests,
@@ -185,11 +250,11 @@ impl Metrics {
         }
     }
 
-    /// All numbers in the OpenMetrics text format.
-    pub fn render(&self) -> Result<String, std::fmt::Error> {
+    /// All numbers as text. Looks at what the process uses, which reads some files that are no files of a disk.
+    pub fn render(&self, format: Format) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
-        Ok(text)
+        Ok(format.of_openmetrics(text))
     }
 }
 
@@ -225,6 +290,31 @@ where
     Family<L, M>: Default + Clone + Metric,
 {
     let family = Family::default();
+    registry.register(name, help, family.clone());
+    family
+}
+
+/// A new family of durations.
+fn seconds<L>(registry: &mut Registry, name: &str, help: &str) -> Family<L, Histogram>
+where
+    Family<L, Histogram>: Clone + Metric,
+    L: Clone + Eq + std::hash::Hash,
+{
+    histograms(registry, name, help, || Histogram::new(SECONDS))
+}
+
+/// A new family of histograms, each of which is made in the same way.
+fn histograms<L>(
+    registry: &mut Registry,
+    name: &str,
+    help: &str,
+    make: fn() -> Histogram,
+) -> Family<L, Histogram>
+where
+    Family<L, Histogram>: Clone + Metric,
+    L: Clone + Eq + std::hash::Hash,
+{
+    let family = Family::new_with_constructor(make);
     registry.register(name, help, family.clone());
     family
 }

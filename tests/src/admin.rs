@@ -2,10 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use reqwest::Method;
+use reqwest::header::ACCEPT;
 use serde_json::Value;
 
-use crate::rest::Rest;
+use crate::rest::{self, Answered, Rest};
 use crate::server::Server;
+
+/// What whoever reads OpenMetrics accepts.
+pub const OPENMETRICS: &str =
+    "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2";
 
 /// The numbers of a server at one moment, by series, as in `wharf_messages_accepted_total{type="metrics"}`.
 #[derive(Debug)]
@@ -26,13 +32,25 @@ impl Metrics {
     pub fn get(&self, series: &str) -> f64 {
         self.0.get(series).copied().unwrap_or(0.0)
     }
+
+    /// Those whose series begins like this.
+    pub fn beginning(&self, series: &str) -> Vec<(&str, f64)> {
+        let found = self.0.iter().filter(|(name, _)| name.starts_with(series));
+        found.map(|(name, value)| (name.as_str(), *value)).collect()
+    }
 }
 
 impl Server {
     pub async fn metrics(&self) -> Metrics {
-        let answer = Rest::new(self.admin).get("/metrics").await;
+        Metrics::parse(&self.metrics_text(OPENMETRICS).await.text())
+    }
+
+    /// The numbers as whoever accepts this gets them.
+    pub async fn metrics_text(&self, accept: &str) -> Answered {
+        let request = Rest::new(self.admin).request(Method::GET, "/metrics").header(ACCEPT, accept);
+        let answer = rest::send(request).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
-        Metrics::parse(&answer.text())
+        answer
     }
 
     /// The status of one receiver.

@@ -126,19 +126,17 @@ impl Burials {
             let spans: Vec<_> = some.iter().map(|dead| (dead.key.lane, span_of(dead.key.offset))).collect();
             let deaths: Vec<_> = some.iter().map(|dead| self.death(dead)).collect();
             let (letters, receiver, limits) = (some.clone(), self.receiver.clone(), self.limits);
+            let status = self.status.clone();
             self.write(progress, spans, stop, move |state, topic, cursors| {
                 let letters: Vec<_> = letters
                     .iter()
                     .zip(&deaths)
                     .map(|(dead, death)| DeadLetter { death: death.clone(), message: &dead.key.record })
                     .collect();
-                state.bury(
-                    &receiver,
-                    topic,
-                    &letters,
-                    limits,
-                    cursors.iter().map(|(lane, cursor)| (*lane, cursor)),
-                )
+                let cursors = cursors.iter().map(|(lane, cursor)| (*lane, cursor));
+                let burial = state.bury(&receiver, topic, &letters, limits, cursors)?;
+                status.dropped(&GapReason::DeadLettersFull, burial.fallen);
+                Ok(())
             })
             .await?;
             for dead in some.iter() {
@@ -178,9 +176,12 @@ impl Burials {
         let receiver = self.receiver.clone();
         // How many of the offsets had a message for these lanes is not known any more.
         let gap = Gap::new(offsets, None, reason, unix_milliseconds());
+        let status = self.status.clone();
         self.write(progress, spans, stop, move |state, topic, cursors| {
             let cursors = cursors.iter().map(|(lane, cursor)| (*lane, cursor));
-            state.skip(&receiver, topic, std::slice::from_ref(&gap), cursors)
+            state.skip(&receiver, topic, std::slice::from_ref(&gap), cursors)?;
+            status.dropped(&gap.reason, to.saturating_sub(from));
+            Ok(())
         })
         .await
     }

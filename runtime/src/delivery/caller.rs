@@ -89,6 +89,9 @@ impl Caller {
                 Err(fault) => Err(Wrong::Fault(fault)),
             },
         };
+        if let Given::Messages(batch) = given {
+            self.status.called(batch.messages.len(), began.elapsed());
+        }
         match said {
             Ok(said) => {
                 self.breaker.succeeded(self.pass);

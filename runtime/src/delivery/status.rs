@@ -7,17 +7,21 @@ use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
 use wharf_host::Fault;
 use wharf_log::{Lane, Topic};
-use wharf_state::DeathKind;
+use wharf_state::{DeathKind, GapReason};
 
 use super::breaker::{Breaker, BreakerState};
 use super::progress::Progress;
 use crate::config;
-use crate::telemetry::{FaultLabel, Metrics, ReceiverLabel};
+use crate::telemetry::{DeadLetterLabel, DroppedLabel, FaultLabel, Metrics, ReceiverLabel};
+use crate::unix_time::unix_milliseconds;
 
 /// The kind of fault of a receiver whose answer can't be right, beside those of the host.
 pub(super) const WRONG_ANSWER: &str = "wrong-answer";
+/// Why messages are dropped without anybody's doing: what an operator skips is recorded with who did it, and not counted.
+const COUNTED_REASONS: [GapReason; 3] = [GapReason::DeadLettersFull, GapReason::Damaged, GapReason::Trimmed];
 /// Text of a fault that is kept for the status; the log has all of it.
 const MAX_ERROR_CHARS: usize = 500;
 
@@ -69,6 +73,21 @@ pub struct Waits {
     pub parked: usize,
 }
 
+/// How far a receiver is behind in a data type.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lag {
+    /// The data type.
+    pub data_type: String,
+    /// Where its slowest lane is.
+    pub next: u64,
+    /// The end of the topic.
+    pub end: u64,
+    /// How many offsets lie between: an upper bound of the messages that wait, since offsets may have gaps.
+    pub messages: u64,
+    /// How old the oldest message is that is not finished; nothing if that can't be read.
+    pub seconds: Option<f64>,
+}
+
 /// One receiver's numbers.
 #[derive(Debug)]
 pub struct Status {
@@ -94,6 +113,10 @@ pub struct Status {
     pub lost: Counter,
     /// Instances made.
     pub instances_started: Counter,
+    batch_messages: Histogram,
+    call_seconds: Histogram,
+    dead_letters: Family<DeadLetterLabel, Counter>,
+    dropped: Family<DroppedLabel, Counter>,
     breaker: Arc<Breaker>,
     faults_by_kind: Family<FaultLabel, Counter>,
     topics: Vec<(Topic, Arc<Progress>)>,
@@ -114,9 +137,16 @@ impl Status {
         metrics: &Metrics,
     ) -> Status {
         let label = ReceiverLabel::new(&settings.name);
+        let receiver_name = || settings.name.clone();
+        // Each begins at 0, so that a rate can be told from the first one on.
         for kind in Fault::KINDS.into_iter().chain([WRONG_ANSWER]) {
-            // Each begins at 0, so that a rate can be told from the first one on.
-            drop(metrics.faults.get_or_create(&FaultLabel { receiver: settings.name.clone(), kind }));
+            drop(metrics.faults.get_or_create(&FaultLabel { receiver: receiver_name(), kind }));
+        }
+        for kind in DeathKind::ALL.map(DeathKind::word) {
+            drop(metrics.dead_letters.get_or_create(&DeadLetterLabel { receiver: receiver_name(), kind }));
+        }
+        for reason in COUNTED_REASONS.map(|reason| reason.word()) {
+            drop(metrics.dropped.get_or_create(&DroppedLabel { receiver: receiver_name(), reason }));
         }
         Status {
             name: settings.name.clone(),
@@ -131,9 +161,13 @@ impl Status {
             handled: metrics.handled.get_or_create_owned(&label),
             faults: Counter::default(),
             retried: metrics.retried.get_or_create_owned(&label),
-            dead: metrics.skipped.get_or_create_owned(&label),
+            dead: Counter::default(),
             lost: metrics.lost.get_or_create_owned(&label),
             instances_started: metrics.instances_started.get_or_create_owned(&label),
+            batch_messages: metrics.batch_messages.get_or_create_owned(&label),
+            call_seconds: metrics.call_seconds.get_or_create_owned(&label),
+            dead_letters: metrics.dead_letters.clone(),
+            dropped: metrics.dropped.clone(),
             breaker,
             faults_by_kind: metrics.faults.clone(),
             topics,
@@ -188,6 +222,43 @@ impl Status {
         })
     }
 
+    /// How far it is behind in each of its data types. What is no longer in memory is looked up on the disk.
+    pub async fn lags(&self) -> Vec<Lag> {
+        let mut lags = Vec::new();
+        for (topic, progress) in &self.topics {
+            let (end, next) = (topic.end(), progress.lowest());
+            let seconds = if next >= end { Some(0.0) } else { self.age(topic, next).await };
+            lags.push(Lag {
+                data_type: topic.name().to_owned(),
+                next,
+                end,
+                messages: end.saturating_sub(next),
+                seconds,
+            });
+        }
+        lags
+    }
+
+    /// How long ago the message at this offset was accepted, in seconds; nothing if that can't be read.
+    async fn age(&self, topic: &Topic, offset: u64) -> Option<f64> {
+        match topic.time_at(offset).await {
+            Ok(Some(time)) => {
+                Some(Duration::from_millis(unix_milliseconds().saturating_sub(time)).as_secs_f64())
+            }
+            Ok(None) => Some(0.0),
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::debug!(
+                    receiver.name = self.name,
+                    log.topic = topic.name(),
+                    error,
+                    "failed to see how old the oldest unfinished message is"
+                );
+                None
+            }
+        }
+    }
+
     /// What went wrong last, if anything did.
     pub fn last_error(&self) -> Option<String> {
         self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -200,10 +271,6 @@ impl Status {
         }
     }
 
-    pub(super) fn dead(&self, _kind: DeathKind) {
-        self.dead.inc();
-    }
-
     pub(super) fn lane_full(&self, data_type: &str, lane: Lane) {
         tracing::warn!(
             receiver.name = self.name,
@@ -211,6 +278,26 @@ impl Status {
             log.lane = lane.index(),
             "a lane waits: too many of its messages are finished behind others that are not; it goes on when these are"
         );
+    }
+
+    /// Counts a call of `handle`, however it went.
+    pub(super) fn called(&self, messages: usize, took: Duration) {
+        // At most `max-messages`.
+        self.batch_messages.observe(messages as f64);
+        self.call_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Counts a message that became a dead letter.
+    pub(super) fn dead(&self, kind: DeathKind) {
+        self.dead.inc();
+        let label = DeadLetterLabel { receiver: self.name.clone(), kind: kind.word() };
+        self.dead_letters.get_or_create_owned(&label).inc();
+    }
+
+    /// Counts messages of which a gap record tells.
+    pub(super) fn dropped(&self, reason: &GapReason, messages: u64) {
+        let label = DroppedLabel { receiver: self.name.clone(), reason: reason.word() };
+        self.dropped.get_or_create_owned(&label).inc_by(messages);
     }
 
     pub(super) fn fault(&self, kind: &'static str, what: &impl std::fmt::Display) {

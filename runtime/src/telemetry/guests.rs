@@ -5,9 +5,12 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
 use wharf_host::{Metric, MetricValue, Receiver};
+
+use super::ReceiverLabel;
 
 /// The labels of one series.
 type Labels = Vec<(String, String)>;
@@ -45,37 +48,49 @@ impl Collector for Guests {
             })
         };
         let lines = own(Receiver::log_lines).collect();
-        family(&mut encoder, "guest_log_lines", "Lines that a receiver wrote to the log", lines)?;
+        family(&mut encoder, "guest_log_lines", "Lines that a receiver wrote to the log.", lines)?;
         let dropped = own(Receiver::log_lines_dropped).collect();
-        let help = "Lines of a receiver that were dropped because there were too many in a second";
+        let help = "Lines of a receiver that were dropped because there were too many in a second.";
         family(&mut encoder, "guest_log_lines_dropped", help, dropped)?;
         let refused = own(Receiver::metrics_refused).collect();
-        let help = "Updates of a receiver's own metrics that were refused";
+        let help = "Updates of a receiver's own metrics that were refused.";
         family(&mut encoder, "guest_metric_updates_refused", help, refused)?;
+        let help = "Time that threads spent in calls of a receiver; what they waited does not count.";
+        let mut busy = encoder.encode_descriptor("receiver_busy_seconds", help, None, MetricType::Counter)?;
+        for receiver in &receivers {
+            let label = ReceiverLabel::new(receiver.name());
+            ConstCounter::new(receiver.busy_time().as_secs_f64()).encode(busy.encode_family(&label)?)?;
+        }
+        let memory = receivers.iter().map(|receiver| {
+            // Exact up to 8 PiB.
+            (labels(receiver.name(), Vec::new()), MetricValue::Gauge(receiver.memory_bytes() as f64))
+        });
+        let help = "Memory of the instances of a receiver that there are.";
+        family(&mut encoder, "receiver_memory_bytes", help, memory.collect())?;
         let stored = receivers.iter().filter_map(|receiver| {
             // Exact up to 8 PiB.
             let bytes = receiver.keyvalue_bytes()? as f64;
             Some((labels(receiver.name(), Vec::new()), MetricValue::Gauge(bytes)))
         });
-        let help = "Bytes that a receiver uses of its key-value store";
+        let help = "Bytes that a receiver uses of its key-value store.";
         family(&mut encoder, "guest_keyvalue_bytes", help, stored.collect())?;
         let sending = receivers.iter().filter_map(|receiver| {
             // Never more than a few thousand.
             let requests = receiver.outgoing_in_flight()? as f64;
             Some((labels(receiver.name(), Vec::new()), MetricValue::Gauge(requests)))
         });
-        let help = "HTTP requests of a receiver that are under way";
+        let help = "HTTP requests of a receiver that are under way.";
         family(&mut encoder, "guest_requests_in_flight", help, sending.collect())?;
         let failed = receivers.iter().filter_map(|receiver| {
             let failed = receiver.outgoing_failed()?;
             Some((labels(receiver.name(), Vec::new()), MetricValue::Counter(failed)))
         });
-        let help = "HTTP requests of a receiver that were refused or failed";
+        let help = "HTTP requests of a receiver that were refused or failed.";
         family(&mut encoder, "guest_requests_failed", help, failed.collect())?;
 
         let metrics = receivers.iter().map(|receiver| (receiver.name().to_owned(), receiver.metrics()));
         for (name, series) in families(metrics) {
-            family(&mut encoder, &name, "Of receivers, by the name that they gave it", series)?;
+            family(&mut encoder, &name, "Of receivers, by the name that they gave it.", series)?;
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ mod frames;
 mod guests;
 mod hostile;
 mod inspect;
+mod metrics;
 mod output;
 mod overload;
 mod pages;

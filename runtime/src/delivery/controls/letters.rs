@@ -83,6 +83,11 @@ impl Controls {
         letters.collect()
     }
 
+    /// How many dead letters a receiver has, and how many bytes. Does not wait for the disk.
+    pub fn letter_usage(&self, receiver: &str) -> DeadLetterUsage {
+        self.state.dead_letter_usage(receiver)
+    }
+
     /// The dead letters of a receiver from a number on, at most so many. Blocks on the disk.
     ///
     /// # Errors
