@@ -36,7 +36,8 @@ pub(super) async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap)
 /// Takes over what is known of a receiver now.
 async fn look_at(admin: &Admin, receiver: &delivery::Status) {
     let Metrics { receiver_state, lag_messages, lag_seconds, .. } = &*admin.metrics;
-    let Metrics { dead_letters_kept, dead_letter_bytes, in_flight, parked, waiting_agents, .. } = &*admin.metrics;
+    let Metrics { dead_letters_kept, dead_letter_bytes, in_flight, parked, waiting_agents, .. } =
+        &*admin.metrics;
     let is = receiver.state();
     for state in ReceiverState::ALL {
         let label = StateLabel { receiver: receiver.name.clone(), state: state.as_str() };

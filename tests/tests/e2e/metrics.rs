@@ -54,7 +54,7 @@ async fn they_are_exactly_those_of_the_traffic() {
     assert_eq!(agent.call_bytes(Encoding::Json, "{").await["error"]["code"], "bad_frame");
     eventually("the puppet to be done", async || {
         let receiver = server.receiver("puppet").await;
-        (receiver["handled"] == 6 && receiver["lag"] == 0).then_some(())
+        (receiver["handled"] == 6 && receiver["dead"] == 3 && receiver["lag"] == 0).then_some(())
     })
     .await;
 
@@ -91,6 +91,12 @@ async fn they_are_exactly_those_of_the_traffic() {
         (r#"wharf_log_end_offset{type="metrics"}"#, 10.0),
         (r#"wharf_messages_handled_total{receiver="puppet"}"#, 6.0),
         (r#"wharf_messages_retried_total{receiver="puppet"}"#, 1.0),
+        (r#"wharf_receiver_dead_letters_total{receiver="puppet",kind="rejected"}"#, 2.0),
+        (r#"wharf_receiver_dead_letters_total{receiver="puppet",kind="faults"}"#, 1.0),
+        (r#"wharf_receiver_dead_letters_total{receiver="puppet",kind="too-old"}"#, 0.0),
+        (r#"wharf_receiver_dead_letters_kept{receiver="puppet"}"#, 3.0),
+        (r#"wharf_receiver_messages_dropped_total{receiver="puppet",reason="dead-letters-full"}"#, 0.0),
+        (r#"wharf_receiver_waiting_agents{receiver="puppet"}"#, 0.0),
         (r#"wharf_receiver_faults_total{receiver="puppet",kind="unreachable"}"#, 2.0),
         (r#"wharf_receiver_faults_total{receiver="puppet",kind="deadline"}"#, 0.0),
         (r#"wharf_instances_started_total{receiver="puppet"}"#, 3.0),
@@ -294,4 +300,35 @@ async fn the_page_lists_every_one_of_them() {
         missing.is_empty() && outdated.is_empty(),
         "docs/metrics.md lacks {missing:#?} and lists {outdated:#?}"
     );
+}
+
+#[tokio::test]
+async fn dead_letters_that_fall_out_and_messages_that_wait_are_counted() {
+    let config = puppet().set("receivers.puppet.dead-letters", 2);
+    let server = Site::new(config).start().await;
+    let mut agent = Agent::connect(server.agents).await;
+    for _ in 0..5 {
+        accept(&mut agent, &json!({ "do": "reject" })).await;
+    }
+    accept(&mut agent, &json!({ "do": "retry", "milliseconds": 3_600_000 })).await;
+    for number in 0..3 {
+        accept(&mut agent, &json!({ "name": number.to_string() })).await;
+    }
+    let metrics = eventually("three messages behind the one that waits", async || {
+        let metrics = server.metrics().await;
+        (metrics.get(r#"wharf_receiver_parked_messages{receiver="puppet"}"#) == 3.0).then_some(metrics)
+    })
+    .await;
+    for (series, expected) in [
+        (r#"wharf_receiver_in_flight_messages{receiver="puppet"}"#, 1.0),
+        (r#"wharf_receiver_waiting_agents{receiver="puppet"}"#, 1.0),
+        (r#"wharf_receiver_dead_letters_total{receiver="puppet",kind="rejected"}"#, 5.0),
+        (r#"wharf_receiver_dead_letters_kept{receiver="puppet"}"#, 2.0),
+        (r#"wharf_receiver_messages_dropped_total{receiver="puppet",reason="dead-letters-full"}"#, 3.0),
+        (r#"wharf_messages_retried_total{receiver="puppet"}"#, 1.0),
+        (r#"wharf_receiver_lag_messages{receiver="puppet",type="metrics"}"#, 4.0),
+    ] {
+        assert_eq!(metrics.get(series), expected, "{series}: {metrics:#?}");
+    }
+    assert!(metrics.get(r#"wharf_receiver_dead_letter_bytes{receiver="puppet"}"#) > 0.0);
 }

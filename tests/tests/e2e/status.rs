@@ -35,7 +35,7 @@ async fn the_numbers_are_those_of_the_traffic() {
         (r#"wharf_calls_refused_total{code="unknown_call"}"#, 1.0),
         (r#"wharf_messages_handled_total{receiver="recorder"}"#, 6.0),
         (r#"wharf_receiver_faults_total{receiver="recorder",kind="unreachable"}"#, 0.0),
-        (r#"wharf_messages_skipped_total{receiver="recorder"}"#, 0.0),
+        (r#"wharf_receiver_dead_letters_total{receiver="recorder",kind="rejected"}"#, 0.0),
         (r#"wharf_instances_started_total{receiver="recorder"}"#, 1.0),
         (r#"wharf_connections{listener="agents"}"#, 1.0),
     ] {
