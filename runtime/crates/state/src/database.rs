@@ -21,6 +21,9 @@ use crate::{
 /// The size of the journals together, the smallest that the database accepts.
 const JOURNAL_BYTES: u64 = 64 * 1024 * 1024;
 
+/// The folder in which the database keeps its keyspaces.
+const KEYSPACES: &str = "keyspaces";
+
 /// One thread for all keyspaces suffices to write sorted files and to merge them.
 const WORKER_THREADS: usize = 1;
 
@@ -113,6 +116,13 @@ fn is_damage(error: &fjall::Error) -> bool {
         fjall::Error::Locked | fjall::Error::Poisoned => false,
         _ => true,
     }
+}
+
+/// Makes the folders of the keyspaces in `dir` durable. To be called when all were opened, before anything is written to them:
+/// the database syncs what is in them, but not the folder that they are in, and without that a power loss may take away
+/// whole keyspaces.
+pub fn sync_keyspaces(dir: &Path) -> fjall::Result<()> {
+    Ok(File::open(dir.join(KEYSPACES))?.sync_all()?)
 }
 
 /// A keyspace that is written often or with large values, so that portions go to the worker only when it has time for

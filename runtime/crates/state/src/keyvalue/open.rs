@@ -36,6 +36,7 @@ impl Open {
         let failed = |error| StateError::Open { dir: dir.to_owned(), source: Box::new(error) };
         let database = database::open(dir, CACHE_BYTES, OPEN_FILES, IF_LOST)?;
         let guests = Area::open(&database, GUESTS, MEMTABLE_BYTES).map_err(failed)?;
+        database::sync_keyspaces(dir).map_err(failed)?;
         Ok(Self { dir: dir.to_owned(), database, guests })
     }
 

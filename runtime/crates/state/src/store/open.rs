@@ -51,15 +51,9 @@ impl Open {
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
         let agents = database.keyspace(AGENTS, options).map_err(failed)?;
         let presence = database.keyspace(PRESENCE, options).map_err(failed)?;
-        Ok(Self {
-            dir: dir.to_owned(),
-            cursors: area(CURSORS)?,
-            dead_letters: area(DEAD_LETTERS)?,
-            gaps: area(GAPS)?,
-            agents,
-            presence,
-            database,
-        })
+        let [cursors, dead_letters, gaps] = [area(CURSORS)?, area(DEAD_LETTERS)?, area(GAPS)?];
+        database::sync_keyspaces(dir).map_err(failed)?;
+        Ok(Self { dir: dir.to_owned(), cursors, dead_letters, gaps, agents, presence, database })
     }
 
     /// A batch that is to be as safe as that once it is committed.
