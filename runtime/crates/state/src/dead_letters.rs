@@ -28,7 +28,7 @@ mod model;
 #[cfg(test)]
 mod processes;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use layout::LETTER_OVERHEAD;
 pub(crate) use ledger::Ledger;

@@ -32,6 +32,8 @@ mod open;
 mod transaction;
 
 #[cfg(test)]
+mod crash;
+#[cfg(test)]
 mod model;
 #[cfg(test)]
 mod processes;

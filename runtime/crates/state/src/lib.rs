@@ -11,6 +11,8 @@
 
 mod agents;
 mod check;
+#[cfg(test)]
+mod crash;
 mod cursor;
 mod database;
 mod dead_letters;

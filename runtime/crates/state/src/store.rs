@@ -11,6 +11,8 @@ use wharf_log::{Lane, LaneSet};
 use crate::{Cursor, Cursors, StateError, database, dead_letters::Ledger, journal, layout};
 use open::Open;
 
+#[cfg(test)]
+mod crash;
 pub(crate) mod open;
 #[cfg(test)]
 pub(crate) mod processes;

@@ -27,7 +27,7 @@ pub const IF_LOST: &str = "what receivers keep under keys is then gone";
 pub struct Open {
     dir: PathBuf,
     database: Database,
-    guests: Area,
+    pub(super) guests: Area,
 }
 
 impl Open {
@@ -97,7 +97,7 @@ impl Open {
         StateError::Read { dir: self.dir.clone(), source: Box::new(error) }
     }
 
-    fn write_error(&self, error: fjall::Error) -> StateError {
+    pub(super) fn write_error(&self, error: fjall::Error) -> StateError {
         StateError::Write { dir: self.dir.clone(), source: Box::new(error) }
     }
 }

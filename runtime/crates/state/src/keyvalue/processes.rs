@@ -10,7 +10,7 @@ fn bucket(database: &KeyValue) -> Bucket {
 }
 
 /// Tries again while the database is left alone after a failure.
-fn patiently<T>(mut work: impl FnMut() -> Result<T, KeyValueError>) -> T {
+pub fn patiently<T>(mut work: impl FnMut() -> Result<T, KeyValueError>) -> T {
     let start = Instant::now();
     loop {
         match work() {
