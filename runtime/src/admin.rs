@@ -17,6 +17,11 @@ use crate::presence::Presence;
 use crate::telemetry::{ListenerLabel, Metrics, TypeLabel};
 
 mod metrics;
+mod rates;
+mod receivers;
+
+pub use rates::Rates;
+use receivers::ReceiverReport;
 
 /// What the operator's side looks at.
 #[derive(Debug)]
@@ -31,6 +36,8 @@ pub struct Admin {
     pub presence: Arc<Presence>,
     /// The receivers.
     pub receivers: Vec<Arc<delivery::Status>>,
+    /// How many messages a second these finish.
+    pub rates: Arc<Rates>,
     /// What an operator can do with the receivers.
     pub controls: Arc<Controls>,
     /// The numbers.
@@ -44,6 +51,7 @@ pub fn routes(admin: Arc<Admin>) -> Routes {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics::metrics))
         .route("/admin/v1/status", get(status))
+        .merge(receivers::routes())
         .route("/admin/v1/receivers/{receiver}/pause", post(pause))
         .route("/admin/v1/receivers/{receiver}/resume", post(resume))
         .with_state(admin)
@@ -90,33 +98,6 @@ struct TypeReport {
     accepted: u64,
 }
 
-#[derive(Serialize)]
-struct ReceiverReport {
-    name: String,
-    component: ComponentReport,
-    types: Vec<String>,
-    state: &'static str,
-    instances: usize,
-    /// Since the server was started: messages finished, calls that failed, messages that became dead letters.
-    handled: u64,
-    failed: u64,
-    dead: u64,
-    lag: u64,
-    /// Messages that were given and are to be given again, the agents that they are of, and the messages that wait behind them.
-    in_flight: usize,
-    waiting_agents: usize,
-    parked: usize,
-    /// How long until a quarantined receiver is tried again.
-    next_try_seconds: Option<f64>,
-    last_error: Option<String>,
-}
-
-#[derive(Serialize)]
-struct ComponentReport {
-    digest: String,
-    path: String,
-}
-
 async fn status(State(admin): State<Arc<Admin>>) -> Json<StatusReport> {
     let agents = ListenerLabel { listener: "agents" };
     let types = admin.types.iter().map(|(name, durability, topic)| TypeReport {
@@ -126,22 +107,6 @@ async fn status(State(admin): State<Arc<Admin>>) -> Json<StatusReport> {
         end: topic.end(),
         accepted: admin.metrics.accepted.get_or_create_owned(&TypeLabel { r#type: name.clone() }).get(),
     });
-    let receivers = admin.receivers.iter().map(|receiver| ReceiverReport {
-        name: receiver.name.clone(),
-        component: ComponentReport { digest: receiver.digest.clone(), path: receiver.component.clone() },
-        types: receiver.types.clone(),
-        state: receiver.state().as_str(),
-        instances: receiver.instances,
-        handled: receiver.handled.get(),
-        failed: receiver.faults.get(),
-        dead: receiver.dead.get(),
-        lag: receiver.lag(),
-        in_flight: receiver.waiting().given,
-        waiting_agents: receiver.waiting().agents,
-        parked: receiver.waiting().parked,
-        next_try_seconds: receiver.next_probe().map(|pause| pause.as_secs_f64()),
-        last_error: receiver.last_error(),
-    });
     let (active, known) = admin.presence.counts();
     Json(StatusReport {
         version: env!("CARGO_PKG_VERSION"),
@@ -150,7 +115,7 @@ async fn status(State(admin): State<Arc<Admin>>) -> Json<StatusReport> {
         connections: admin.metrics.connections.get_or_create_owned(&agents).get(),
         agents: AgentsReport { active, known },
         types: types.collect(),
-        receivers: receivers.collect(),
+        receivers: receivers::reports(&admin).await,
     })
 }
 

@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use wharf_log::{Log, OpenError, Retention, TopicOptions};
 use wharf_state::{KeyValue, State, StateError};
 
-use crate::admin::{self, Admin};
+use crate::admin::{self, Admin, Rates};
 use crate::components::{self, ComponentErrors};
 use crate::config::Config;
 use crate::data_dir::{DataDir, DataDirError};
@@ -220,6 +220,8 @@ async fn serve(
         stop: shutdown.clone(),
         sockets: sockets.clone(),
     });
+    let rates = Arc::new(Rates::default());
+    let rating = tokio::spawn(rates.clone().watch(delivery.statuses().to_vec(), shutdown.clone()));
     let admin = Arc::new(Admin {
         started,
         ready: AtomicBool::new(true),
@@ -233,6 +235,7 @@ async fn serve(
             .collect(),
         presence,
         receivers: delivery.statuses().to_vec(),
+        rates,
         controls: delivery.controls().clone(),
         metrics: metrics.clone(),
     });
@@ -284,6 +287,7 @@ async fn serve(
         tracing::warn!("connections were still open when the time to stop was over");
     }
     let _ = trimming.await;
+    let _ = rating.await;
     let clean = delivery.stop(ended_by).await;
     log.close().await;
     keeper.stop().await;

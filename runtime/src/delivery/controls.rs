@@ -14,6 +14,7 @@ use super::progress::Progress;
 use super::redrive::Redrives;
 use crate::data_dir::{DataDir, DataDirError};
 
+mod gaps;
 mod letters;
 mod seek;
 #[cfg(test)]

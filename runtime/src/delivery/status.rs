@@ -206,12 +206,6 @@ impl Status {
         }
     }
 
-    /// How many offsets lie between its slowest lanes and the ends of its topics: an upper bound of the messages that
-    /// wait for it, since offsets may have gaps.
-    pub fn lag(&self) -> u64 {
-        self.topics.iter().map(|(topic, progress)| topic.end().saturating_sub(progress.lowest())).sum()
-    }
-
     /// What waits to be given again, of all instances together.
     pub fn waiting(&self) -> Waits {
         let waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);

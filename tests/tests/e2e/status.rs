@@ -1,5 +1,7 @@
 //! What operators see: health, numbers, and the status, over HTTP and as a command.
 
+use std::time::Instant;
+
 use e2e::calls::{data, ping, success};
 use e2e::{Agent, Config, Encoding, Rest, Site, eventually, files};
 use serde_json::json;
@@ -112,4 +114,63 @@ async fn the_log_is_plain_text_in_a_pipe() {
     let lines = server.stop().await.lines();
     assert!(!lines.is_empty());
     assert!(lines.iter().all(|line| !line.contains('\x1b')), "{lines:#?}");
+}
+
+#[tokio::test]
+async fn a_receiver_is_shown_with_what_it_did_not_get_and_how_far_it_is_behind() {
+    let config = Config::new()
+        .receiver("puppet", &files::guest("puppet"), &["metrics"])
+        .set("receivers.puppet.max-messages", 1)
+        .set("receivers.puppet.dead-letters", 2)
+        .set("presence.timeout", "1h");
+    let site = Site::new(config);
+    let server = site.start().await;
+    let mut agent = Agent::connect(server.agents).await;
+    let began = Instant::now();
+    let bodies = std::iter::once(json!({ "name": "well" }))
+        .chain(vec![json!({ "do": "reject" }); 5])
+        .chain([json!({ "do": "retry", "milliseconds": 3_600_000 }), json!({}), json!({})]);
+    for body in bodies {
+        assert_eq!(agent.call(Encoding::Json, &data("a", body)).await, success());
+    }
+    let receiver = eventually("two messages behind the one that waits", async || {
+        let receiver = server.receiver("puppet").await;
+        (receiver["parked"] == 2).then_some(receiver)
+    })
+    .await;
+    let counts = [("handled", 1), ("dead", 5), ("in_flight", 1), ("waiting_agents", 1), ("lag", 3)];
+    for (field, expected) in counts {
+        assert_eq!(receiver[field], expected, "{field}: {receiver:#}");
+    }
+    assert_eq!(receiver["dead_letters"]["count"], 2, "{receiver:#}");
+    assert!(receiver["dead_letters"]["bytes"].as_u64().unwrap() > 0, "{receiver:#}");
+    assert_eq!(receiver["gaps"], json!({ "records": 1, "messages": 3 }), "{receiver:#}");
+    assert!(receiver["rate"].as_f64().unwrap() > 0.0, "{receiver:#}");
+    let behind = receiver["lag_seconds"].as_f64().unwrap();
+    // Times are kept in milliseconds.
+    assert!((0.0..=began.elapsed().as_secs_f64() + 0.001).contains(&behind), "{receiver:#}");
+
+    let admin = Rest::new(server.admin);
+    let all = admin.get("/admin/v1/receivers").await.value();
+    assert_eq!(all["receivers"][0]["name"], "puppet", "{all:#}");
+    let puppet = admin.get("/admin/v1/receivers/puppet").await.value();
+    assert_eq!((&puppet["name"], &puppet["dead"]), (&json!("puppet"), &json!(5)), "{puppet:#}");
+    let cursor = &puppet["cursors"][0];
+    assert_eq!((&cursor["type"], &cursor["lag"]), (&json!("metrics"), &json!(3)), "{puppet:#}");
+    // Behind the record that the agent is active and the message that it handled, the five that it rejected.
+    assert_eq!((&cursor["next"], &cursor["end"]), (&json!(7), &json!(10)), "{puppet:#}");
+    let gap = &puppet["gap_records"][0];
+    assert_eq!(
+        (&gap["type"], &gap["reason"], &gap["from"], &gap["to"], &gap["count"]),
+        (&json!("metrics"), &json!("dead-letters-full"), &json!(2), &json!(5), &json!(3)),
+        "{puppet:#}"
+    );
+    let unknown = admin.get("/admin/v1/receivers/pupet").await;
+    assert_eq!(unknown.status, 404, "{}", unknown.text());
+    assert!(unknown.text().contains("the config has puppet"), "{}", unknown.text());
+
+    let table = site.run(&["status", "--admin", &format!("http://{}", server.admin)]).await;
+    for head in ["A SECOND", "DEAD LETTERS", "DROPPED", "IN FLIGHT", "PARKED", "BEHIND"] {
+        assert!(table.stdout.contains(head), "{}", table.stdout);
+    }
 }

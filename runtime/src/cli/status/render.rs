@@ -43,10 +43,26 @@ struct Receiver {
     instances: u64,
     handled: u64,
     failed: u64,
-    dead: u64,
     lag: u64,
+    // What older servers do not tell is not known.
+    rate: Option<f64>,
+    in_flight: Option<u64>,
+    parked: Option<u64>,
+    lag_seconds: Option<f64>,
+    dead_letters: Option<DeadLetters>,
+    gaps: Option<Gaps>,
     next_try_seconds: Option<f64>,
     last_error: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct DeadLetters {
+    count: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Gaps {
+    messages: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -108,9 +124,14 @@ fn receivers(receivers: &[Receiver]) -> String {
         ("STATE", Align::Left),
         ("INSTANCES", Align::Right),
         ("HANDLED", Align::Right),
+        ("A SECOND", Align::Right),
         ("FAILED", Align::Right),
-        ("SKIPPED", Align::Right),
+        ("DEAD LETTERS", Align::Right),
+        ("DROPPED", Align::Right),
+        ("IN FLIGHT", Align::Right),
+        ("PARKED", Align::Right),
         ("LAG", Align::Right),
+        ("BEHIND", Align::Right),
         ("DATA TYPES", Align::Left),
         ("COMPONENT", Align::Left),
     ];
@@ -121,9 +142,14 @@ fn receivers(receivers: &[Receiver]) -> String {
             state(receiver),
             receiver.instances.to_string(),
             receiver.handled.to_string(),
+            receiver.rate.map_or_else(unknown, rate),
             receiver.failed.to_string(),
-            receiver.dead.to_string(),
+            number(receiver.dead_letters.as_ref().map(|letters| letters.count)),
+            number(receiver.gaps.as_ref().map(|gaps| gaps.messages)),
+            number(receiver.in_flight),
+            number(receiver.parked),
             receiver.lag.to_string(),
+            receiver.lag_seconds.and_then(seconds).unwrap_or_else(unknown),
             printable(&receiver.types.join(", ")),
             printable(&format!("{digest} {}", receiver.component.path)),
         ]
@@ -141,6 +167,26 @@ fn state(receiver: &Receiver) -> String {
         }
         None => printable(&receiver.state),
     }
+}
+
+/// What stands for a number that the server did not tell.
+fn unknown() -> String {
+    "?".to_owned()
+}
+
+fn number(number: Option<u64>) -> String {
+    number.map_or_else(unknown, |number| number.to_string())
+}
+
+/// A rate, with a fraction only where that is much of it.
+fn rate(rate: f64) -> String {
+    if rate < 10.0 { format!("{rate:.1}") } else { format!("{rate:.0}") }
+}
+
+/// Whole seconds, as people say them.
+fn seconds(seconds: f64) -> Option<String> {
+    let whole = Duration::try_from_secs_f64(seconds).ok()?.as_secs();
+    Some(humantime::format_duration(Duration::from_secs(whole)).to_string())
 }
 
 fn counted(count: u64, what: &str) -> String {
@@ -161,10 +207,11 @@ mod tests {
                 "receivers":[
                   {"name":"dashboard","component":{"digest":"9f86d081884c7d659a2feaa0c55ad015","path":"receivers/dashboard.wasm"},
                    "types":["ethereum_metrics","system_metrics"],"state":"running","instances":1,"handled":1205,"failed":0,
-                   "dead":0,"lag":0,"last_error":null},
+                   "dead":0,"lag":0,"rate":1812.44,"in_flight":64,"parked":0,"waiting_agents":0,"lag_seconds":0.0,
+                   "dead_letters":{"count":0,"bytes":0},"gaps":{"records":0,"messages":0},"last_error":null},
                   {"name":"journal","component":{"digest":"60303ae22b99","path":"receivers/journal.wasm"},
                    "types":["ethereum_metrics"],"state":"quarantined","next_try_seconds":61.5,"instances":2,"handled":7,"failed":3,"dead":1,
-                   "lag":1197,"last_error":"trap: unreachable\u001b[2J"}]}"#,
+                   "lag":1197,"rate":0.25,"lag_seconds":3905.7,"dead_letters":{"count":1,"bytes":812},"gaps":null,"last_error":"trap: unreachable\u001b[2J"}]}"#,
         )
         .unwrap();
         insta::assert_snapshot!(table(&status), @"
@@ -174,9 +221,9 @@ mod tests {
         ethereum_metrics  fsync           0  1204      1204
         system_metrics    memory         12    13         1
 
-        RECEIVER   STATE                        INSTANCES  HANDLED  FAILED  SKIPPED   LAG  DATA TYPES                        COMPONENT
-        dashboard  running                              1     1205       0        0     0  ethereum_metrics, system_metrics  9f86d081884c receivers/dashboard.wasm
-        journal    quarantined, tried in 1m 1s          2        7       3        1  1197  ethereum_metrics                  60303ae22b99 receivers/journal.wasm
+        RECEIVER   STATE                        INSTANCES  HANDLED  A SECOND  FAILED  DEAD LETTERS  DROPPED  IN FLIGHT  PARKED   LAG    BEHIND  DATA TYPES                        COMPONENT
+        dashboard  running                              1     1205      1812       0             0        0         64       0     0        0s  ethereum_metrics, system_metrics  9f86d081884c receivers/dashboard.wasm
+        journal    quarantined, tried in 1m 1s          2        7       0.2       3             1        ?          ?       ?  1197  1h 5m 5s  ethereum_metrics                  60303ae22b99 receivers/journal.wasm
 
         last error of journal: trap: unreachable�[2J
         ");
@@ -193,7 +240,7 @@ mod tests {
 
         DATA TYPE  DURABILITY  START  END  ACCEPTED
 
-        RECEIVER  STATE  INSTANCES  HANDLED  FAILED  SKIPPED  LAG  DATA TYPES  COMPONENT
+        RECEIVER  STATE  INSTANCES  HANDLED  A SECOND  FAILED  DEAD LETTERS  DROPPED  IN FLIGHT  PARKED  LAG  BEHIND  DATA TYPES  COMPONENT
         ");
     }
 }
