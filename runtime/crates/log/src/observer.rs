@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use crate::writer::Append;
 
 /// A group of appends that were answered together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +17,18 @@ pub struct Group {
     pub outcome: Outcome,
     /// How long it was from when each was enqueued until it was answered.
     pub appends: Vec<Duration>,
+}
+
+impl Group {
+    pub(crate) fn answered_now(appends: &[Append], outcome: Outcome) -> Self {
+        let now = Instant::now();
+        Self {
+            records: appends.iter().map(|append| append.records.len()).sum(),
+            bytes: appends.iter().map(|append| append.bytes).sum(),
+            outcome,
+            appends: appends.iter().map(|append| now.saturating_duration_since(append.since)).collect(),
+        }
+    }
 }
 
 /// What became of a group.

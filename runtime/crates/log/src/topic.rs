@@ -299,9 +299,8 @@ impl Topic {
     /// The time (Unix milliseconds) of the first record that is kept at this offset or above, as closely as blocks tell: the
     /// lowest of the block that it is in. `None` if there is no such record.
     ///
-    /// What the tail holds is told at once, and with few reads what somebody has read lately or asked for. Elsewhere the
-    /// headers of one segment are read from its beginning, but of no more than 64 MiB of blocks at a time: then the time of
-    /// an earlier record is told, and the next call goes on from there.
+    /// What the tail holds is told at once. Elsewhere headers are read, from the last known place before it, but of no more
+    /// than 64 MiB of blocks at a time: then the time of an earlier record is told, and the next call goes on from there.
     ///
     /// # Errors
     ///

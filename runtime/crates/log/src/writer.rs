@@ -168,7 +168,7 @@ impl Writer {
             Err(full) => Err(full),
         };
         let observer = self.shared.options.observer.clone();
-        let observed = observer.map(|observer| (observer, observed(&group, outcome)));
+        let observed = observer.map(|observer| (observer, Group::answered_now(&group, outcome)));
         let mut next = stored;
         for append in group {
             let offsets = next.clone().map(|first| first..first.saturating_add(length(append.records.len())));
@@ -391,17 +391,6 @@ impl Writer {
 
 /// How long a write and its sync took.
 type Times = (Option<Duration>, Option<Duration>);
-
-/// What is told of a group that is answered now.
-fn observed(group: &[Append], outcome: Outcome) -> Group {
-    let now = Instant::now();
-    Group {
-        records: group.iter().map(|append| append.records.len()).sum(),
-        bytes: group.iter().map(|append| append.bytes).sum(),
-        outcome,
-        appends: group.iter().map(|append| now.saturating_duration_since(append.since)).collect(),
-    }
-}
 
 #[cfg(test)]
 impl Writer {
