@@ -40,6 +40,9 @@ use crate::error::OpenError;
 use crate::fields::{Fields, length};
 use crate::files::Files;
 
+#[cfg(test)]
+mod tests;
+
 const MAGIC: &[u8; 8] = b"WHARFSEG";
 const VERSION: u32 = 1;
 const CHECKSUM_AT: usize = 56;
@@ -161,6 +164,32 @@ impl Segment {
             .and_then(|last| marks.get(last).copied())
             .unwrap_or((self.header.base, length(HEADER_BYTES)))
     }
+
+    /// How many bytes of the file lie at or above the offset, if the segment ends at `end`: all of them up to the base, and
+    /// between two known places in proportion to the offsets.
+    fn bytes_from(&self, offset: u64, end: u64) -> u64 {
+        let bytes = self.bytes();
+        if offset <= self.header.base {
+            return bytes;
+        }
+        if offset >= end {
+            return 0;
+        }
+        let marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        let above = marks.partition_point(|(marked, _)| *marked <= offset);
+        let below = above.checked_sub(1).and_then(|last| marks.get(last).copied());
+        let (first, position) = below.unwrap_or((self.header.base, length(HEADER_BYTES)));
+        let (last, next) = marks.get(above).copied().unwrap_or((end, bytes));
+        let behind =
+            share(next.saturating_sub(position), last.saturating_sub(offset), last.saturating_sub(first));
+        bytes.saturating_sub(next).saturating_add(behind)
+    }
+}
+
+/// So many parts of so many of the bytes. All of them, if there are no parts.
+pub(crate) fn share(bytes: u64, part: u64, of: u64) -> u64 {
+    let share = u128::from(bytes) * u128::from(part.min(of));
+    share.checked_div(u128::from(of)).and_then(|share| u64::try_from(share).ok()).unwrap_or(bytes)
 }
 
 enum NotASegment {
@@ -269,6 +298,19 @@ impl Segments {
         lists.kept.values().chain(lists.trimmed.values()).map(|segment| segment.bytes()).sum()
     }
 
+    /// How many bytes of the files lie at or above the offset; none from `end` on, where the last segment ends.
+    pub(crate) fn bytes_from(&self, offset: u64, end: u64) -> u64 {
+        if offset >= end {
+            return 0;
+        }
+        let lists = self.lock();
+        let kept = &lists.kept;
+        let first = kept.range(..=offset).next_back().map_or(0, |(base, _)| *base);
+        let segments = || kept.range(first..).map(|(_, segment)| segment);
+        let ends = segments().skip(1).map(|next| next.header.previous_end).chain([end]);
+        segments().zip(ends).map(|(segment, end)| segment.bytes_from(offset, end)).sum()
+    }
+
     /// The segment in which a reader of this offset has to look: the last that does not begin above it, or
     /// else the first.
     pub(crate) fn for_offset(&self, offset: u64) -> Option<Arc<Segment>> {
@@ -325,73 +367,5 @@ impl Segments {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Lists> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::files::SystemFiles;
-
-    const TOPIC: u64 = 42;
-
-    #[test]
-    fn what_is_created_is_opened() {
-        let dir = tempfile::tempdir().unwrap();
-        let (made, _) = Segment::create(&SystemFiles, dir.path(), TOPIC, 1_000, 990).unwrap();
-        assert_eq!(made.path.file_name().unwrap(), "00000000000000001000.seg");
-        let opened = Segment::open(made.path.clone(), 1_000, TOPIC).unwrap();
-        assert_eq!(opened.header, made.header);
-        assert_eq!((opened.header.base, opened.header.previous_end), (1_000, 990));
-    }
-
-    #[test]
-    fn a_header_that_is_not_right_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let (made, _) = Segment::create(&SystemFiles, dir.path(), TOPIC, 0, 0).unwrap();
-        let open = || Segment::open(made.path.clone(), 0, TOPIC);
-        assert!(matches!(Segment::open(made.path.clone(), 0, 43), Err(OpenError::Segment { .. })));
-        assert!(matches!(Segment::open(made.path.clone(), 1, TOPIC), Err(OpenError::Segment { .. })));
-
-        let whole = std::fs::read(&made.path).unwrap();
-        for bit in 0..whole.len() * 8 {
-            let mut damaged = whole.clone();
-            damaged[bit / 8] ^= 1 << (bit % 8);
-            std::fs::write(&made.path, &damaged).unwrap();
-            assert!(matches!(open(), Err(OpenError::Segment { .. })), "bit {bit}");
-        }
-        std::fs::write(&made.path, &whole[..63]).unwrap();
-        assert!(matches!(open(), Err(OpenError::Segment { .. })));
-
-        let mut newer = whole.clone();
-        newer[8] = 9;
-        let checksum = xxh3_64(&newer[..CHECKSUM_AT]).to_le_bytes();
-        newer[CHECKSUM_AT..].copy_from_slice(&checksum);
-        std::fs::write(&made.path, &newer).unwrap();
-        assert!(matches!(open(), Err(OpenError::Version { found: 9, known: 1, .. })));
-    }
-
-    #[test]
-    fn only_our_own_names_are_taken() {
-        assert_eq!(base_in_name(Path::new("x/00000000000000000017.seg")), Some(17));
-        assert_eq!(base_in_name(Path::new("18446744073709551615.seg")), Some(u64::MAX));
-        for other in
-            ["17.seg", "00000000000000000017.seg.unfinished", "+0000000000000000017.seg", "bound", ""]
-        {
-            assert_eq!(base_in_name(Path::new(other)), None, "{other}");
-        }
-    }
-
-    #[test]
-    fn marks_are_kept_at_a_distance() {
-        let dir = tempfile::tempdir().unwrap();
-        let (segment, _) = Segment::create(&SystemFiles, dir.path(), TOPIC, 100, 100).unwrap();
-        segment.mark(101, 70);
-        segment.mark(200, 64 + MARK_EVERY_BYTES);
-        segment.mark(150, 1_000);
-        assert_eq!(segment.nearest(0), (100, 64));
-        assert_eq!(segment.nearest(199), (100, 64));
-        assert_eq!(segment.nearest(200), (200, 64 + MARK_EVERY_BYTES));
-        assert_eq!(segment.nearest(u64::MAX), (200, 64 + MARK_EVERY_BYTES));
     }
 }

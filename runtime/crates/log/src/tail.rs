@@ -6,7 +6,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::block::Block;
+use crate::fields::length;
 use crate::lane::LaneSet;
+use crate::segment::share;
 
 #[derive(Debug)]
 pub(crate) struct Tail {
@@ -59,6 +61,17 @@ impl Tail {
     /// The lowest offset from which on everything is kept.
     pub(crate) fn from(&self) -> u64 {
         self.kept().from
+    }
+
+    /// How many bytes of the blocks lie at or above the offset: of the block that it lies in, in proportion to the offsets.
+    pub(crate) fn bytes_from(&self, offset: u64) -> u64 {
+        let kept = self.kept();
+        let passed = kept.blocks.partition_point(|block| block.header().end() <= offset);
+        let bytes = |block: &Arc<Block>| {
+            let header = block.header();
+            share(length(block.bytes()), header.end().saturating_sub(offset), header.count.into())
+        };
+        kept.blocks.range(passed..).map(bytes).sum()
     }
 
     pub(crate) fn seek(&self, offset: u64, lanes: LaneSet) -> Sought {

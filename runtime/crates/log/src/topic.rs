@@ -243,6 +243,19 @@ impl Topic {
         self.shared.segments.bytes()
     }
 
+    /// How many bytes of the topic lie at or above the offset: what a receiver that comes to it has before it, on disk or, of a
+    /// topic in memory, in the tail. Never more for a higher offset, and nothing from the end on.
+    ///
+    /// It is computed from what is in memory, and cheap. It is exact at the borders of segments. Within one it is an estimate
+    /// between two known places, as if the records between them had one size: places that were written or read since the
+    /// topic was opened are known every 256 KiB, or every block if those are larger; of a segment that was not, only its ends are.
+    pub fn bytes_from(&self, offset: u64) -> u64 {
+        match self.shared.options.durability {
+            Durability::Memory => self.shared.tail.bytes_from(offset),
+            Durability::Fsync | Durability::Os => self.shared.segments.bytes_from(offset, self.end()),
+        }
+    }
+
     /// The number of its segments.
     pub fn segments(&self) -> usize {
         self.shared.segments.count()

@@ -264,7 +264,9 @@ impl Model {
             assert!(left <= keep.unwrap_or(0), "{left} bytes are left below {below}");
         }
         let lengths = files.iter().map(|file| std::fs::metadata(file).unwrap().len());
-        assert_eq!((topic.bytes(), topic.segments()), (lengths.sum(), files.len()));
+        let bytes = lengths.sum();
+        assert_eq!((topic.bytes(), topic.segments()), (bytes, files.len()));
+        assert_eq!(topic.bytes_from(0), if topic.end() == 0 { 0 } else { bytes });
     }
 
     fn tear(&mut self, at: Index) {
