@@ -14,7 +14,7 @@ use wharf_log::{Durability, Topic};
 
 use crate::delivery::{self, ControlError, Controls};
 use crate::presence::Presence;
-use crate::telemetry::{ListenerLabel, Metrics, TypeLabel};
+use crate::telemetry::{ListenerLabel, Metrics, ReceiverTypeLabel, TypeLabel};
 
 mod metrics;
 mod rates;
@@ -42,6 +42,18 @@ pub struct Admin {
     pub controls: Arc<Controls>,
     /// The numbers.
     pub metrics: Arc<Metrics>,
+}
+
+impl Admin {
+    /// The receivers because of which a data type takes no messages.
+    fn blockers(&self, data_type: &str) -> Vec<String> {
+        let mapped = self.receivers.iter().filter(|receiver| receiver.types.iter().any(|of| of == data_type));
+        let blocks = |receiver: &&Arc<delivery::Status>| {
+            let label = ReceiverTypeLabel { receiver: receiver.name.clone(), r#type: data_type.to_owned() };
+            self.metrics.blocks.get_or_create_owned(&label).get() != 0
+        };
+        mapped.filter(blocks).map(|receiver| receiver.name.clone()).collect()
+    }
 }
 
 /// The routes of the operator's side.
@@ -96,6 +108,8 @@ struct TypeReport {
     end: u64,
     /// Messages accepted since the server was started.
     accepted: u64,
+    /// The receivers whose backlog is at its bound, so that no messages are accepted.
+    blocked_by: Vec<String>,
 }
 
 async fn status(State(admin): State<Arc<Admin>>) -> Json<StatusReport> {
@@ -106,6 +120,7 @@ async fn status(State(admin): State<Arc<Admin>>) -> Json<StatusReport> {
         start: topic.start(),
         end: topic.end(),
         accepted: admin.metrics.accepted.get_or_create_owned(&TypeLabel { r#type: name.clone() }).get(),
+        blocked_by: admin.blockers(name),
     });
     let (active, known) = admin.presence.counts();
     Json(StatusReport {

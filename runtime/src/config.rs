@@ -145,7 +145,7 @@ pub struct Limits {
     /// How long a WebSocket message may take from its first byte to its last, and how long a client may take to accept what
     /// it is sent. Default: 30 s, enough for 8 MiB over a slow mobile line.
     pub frame_timeout: Duration,
-    /// How long a message waits for room in the queue of its log before it is refused as overloaded. Default: 1 s, below what
+    /// How long a message waits for room in the queue of its log, or for its type to be open, before it is refused as overloaded. Default: 1 s, below what
     /// agents wait for an answer.
     pub append_wait: Duration,
     /// The time for the head and body of an HTTP request. Default: 30 s, enough for 8 MiB over a slow mobile line.
@@ -184,7 +184,8 @@ pub struct Log {
     /// Bytes of the disk that are left free: before they are touched, messages are refused. Default: 128 MiB, so that whatever
     /// must still be written has room.
     pub disk_reserve: u64,
-    /// How long messages are kept for a receiver that is not in the config any more. Default: 7 days: it may come back.
+    /// How long messages are kept for a receiver that is not in the config any more, from the first start without it. Default:
+    /// 7 days: it may come back.
     pub absent_grace: Duration,
 }
 
@@ -377,7 +378,7 @@ pub struct Receiver {
     pub max_parked: usize,
     /// The age from which a message that it asks to get again becomes a dead letter. Default: none.
     pub max_age: Option<Duration>,
-    /// Bytes of one data type that it has not finished, on the disk. Default: 10 GiB.
+    /// Bytes of one data type that lie on the disk from its first unfinished message on. Default: 10 GiB.
     pub max_backlog: u64,
     /// What is done beyond. Default: block.
     pub on_overflow: OnOverflow,

@@ -7,12 +7,14 @@
 //!   RUNNING         there from the moment that receivers are fed until a stop that left nothing half done
 //!   PAUSED          the receivers that an operator paused
 //!   RECEIVERS       every receiver and data type that ever had a cursor
+//!   ABSENT          those of them that the config does not map any more, and since when
 //!   log/            topics (wharf-log)
 //!   state/          cursors (wharf-state)
 //!   guests/         what receivers keep under keys (wharf-state)
 //!   components/     compiled components (wharf-host)
 //! ```
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,6 +23,9 @@ use thiserror::Error;
 
 /// The layout that this version reads and writes.
 const FORMAT: &str = "1";
+
+/// Receivers and data types that the config does not map any more, and since when, Unix milliseconds.
+pub type Absences = BTreeMap<(String, String), u64>;
 
 /// A data directory that this process has to itself for as long as the value lives.
 #[derive(Debug)]
@@ -110,8 +115,7 @@ impl DataDir {
 
     /// Writes down, durably, that receivers are being fed.
     pub fn mark_running(&self) -> Result<(), DataDirError> {
-        let path = self.path.join("RUNNING");
-        write_durably(&path, "").map_err(|source| DataDirError::Io { path, source })
+        self.write("RUNNING", "")
     }
 
     /// Writes down that nothing was left half done.
@@ -122,37 +126,58 @@ impl DataDir {
 
     /// Receivers and data types that were written down as known, each once.
     pub fn known_receivers(&self) -> Result<Vec<(String, String)>, DataDirError> {
-        let path = self.path.join("RECEIVERS");
-        match fs::read_to_string(&path) {
-            Ok(text) => Ok(text.lines().filter_map(|line| line.split_once(' ')).map(owned).collect()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(source) => Err(DataDirError::Io { path, source }),
-        }
+        let text = self.read("RECEIVERS")?;
+        Ok(text.lines().filter_map(|line| line.split_once(' ')).map(owned).collect())
     }
 
     /// Writes these down as known, durably. Their names have no spaces, by the config's own rule.
     pub fn know_receivers(&self, pairs: &[(String, String)]) -> Result<(), DataDirError> {
-        let path = self.path.join("RECEIVERS");
         let lines: Vec<String> =
             pairs.iter().map(|(receiver, topic)| format!("{receiver} {topic}")).collect();
-        write_durably(&path, &lines.join("\n")).map_err(|source| DataDirError::Io { path, source })
+        self.write("RECEIVERS", &lines.join("\n"))
+    }
+
+    /// Receivers and data types that were written down as absent, and since when, Unix milliseconds. A line that is none counts
+    /// as not written: what it was about is absent from now on.
+    pub fn absent_receivers(&self) -> Result<Absences, DataDirError> {
+        let text = self.read("ABSENT")?;
+        let absence = |line: &str| {
+            let mut words = line.split(' ');
+            let (receiver, topic, since) = (words.next()?, words.next()?, words.next()?.parse().ok()?);
+            Some((owned((receiver, topic)), since))
+        };
+        Ok(text.lines().filter_map(absence).collect())
+    }
+
+    /// Writes these and no others down as absent, durably.
+    pub fn note_absent(&self, absences: &Absences) -> Result<(), DataDirError> {
+        let lines: Vec<String> =
+            absences.iter().map(|((receiver, topic), since)| format!("{receiver} {topic} {since}")).collect();
+        self.write("ABSENT", &lines.join("\n"))
     }
 
     /// The receivers that were written down as paused.
     pub fn paused_receivers(&self) -> Result<Vec<String>, DataDirError> {
-        let path = self.path.join("PAUSED");
-        match fs::read_to_string(&path) {
-            Ok(text) => Ok(text.split_whitespace().map(str::to_owned).collect()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(source) => Err(DataDirError::Io { path, source }),
-        }
+        Ok(self.read("PAUSED")?.split_whitespace().map(str::to_owned).collect())
     }
 
     /// Writes these and no others down as paused, durably.
     pub fn pause_receivers<'a>(&self, names: impl Iterator<Item = &'a str>) -> Result<(), DataDirError> {
-        let path = self.path.join("PAUSED");
-        let text = names.collect::<Vec<_>>().join("\n");
-        write_durably(&path, &text).map_err(|source| DataDirError::Io { path, source })
+        self.write("PAUSED", &names.collect::<Vec<_>>().join("\n"))
+    }
+
+    /// The text of a file of ours; nothing if it was never written.
+    fn read(&self, name: &str) -> Result<String, DataDirError> {
+        let path = self.path.join(name);
+        match fs::read_to_string(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+            read => read.map_err(|source| DataDirError::Io { path, source }),
+        }
+    }
+
+    fn write(&self, name: &str, text: &str) -> Result<(), DataDirError> {
+        let path = self.path.join(name);
+        write_durably(&path, text).map_err(|source| DataDirError::Io { path, source })
     }
 
     /// Where topics are kept.
@@ -228,6 +253,20 @@ mod tests {
         let pairs = [("journal", "system_metrics"), ("dashboard", "system_metrics")].map(owned);
         data_dir.know_receivers(&pairs).unwrap();
         assert_eq!(data_dir.known_receivers().unwrap(), pairs);
+    }
+
+    #[test]
+    fn absent_receivers_are_remembered() {
+        let folder = tempfile::tempdir().unwrap();
+        let data_dir = DataDir::open(folder.path()).unwrap();
+        assert_eq!(data_dir.absent_receivers().unwrap(), Absences::new());
+        let absent = Absences::from([(owned(("journal", "metrics")), 17), (owned(("other", "metrics")), 3)]);
+        data_dir.note_absent(&absent).unwrap();
+        assert_eq!(data_dir.absent_receivers().unwrap(), absent);
+        data_dir.note_absent(&Absences::new()).unwrap();
+        assert_eq!(data_dir.absent_receivers().unwrap(), Absences::new());
+        fs::write(folder.path().join("ABSENT"), "journal metrics\nother metrics 3\n\n").unwrap();
+        assert_eq!(data_dir.absent_receivers().unwrap().len(), 1);
     }
 
     #[test]

@@ -15,6 +15,7 @@
 //! agents go on. Changes of presence are delivered in the same way as messages, to components that want to know; ticks come
 //! between batches. Before every call the receiver's [breaker] is asked.
 
+mod backlog;
 mod batch;
 mod breaker;
 mod burial;
@@ -46,7 +47,9 @@ use wharf_state::{KeyValue, State, StateError};
 
 use crate::config;
 use crate::data_dir::{DataDir, DataDirError};
+use crate::gate::Gate;
 use crate::telemetry::Metrics;
+use backlog::Backlog;
 use breaker::Breaker;
 use burial::Burials;
 use controls::Steered;
@@ -123,6 +126,8 @@ pub struct Feed {
     pub topic: Topic,
     /// How durable its records, and so its cursors, are.
     pub durability: Durability,
+    /// Shut while it is to take no new messages.
+    pub gate: Gate,
     /// Messages below this offset may have been delivered by an earlier run that could not save its cursors.
     pub again_below: u64,
 }
@@ -134,6 +139,7 @@ pub struct Delivery {
     controls: Arc<Controls>,
     progress: Vec<Arc<Progress>>,
     workers: TaskTracker,
+    backlogs: TaskTracker,
     keeper: tokio::task::JoinHandle<bool>,
     stop: CancellationToken,
     saved: CancellationToken,
@@ -142,6 +148,7 @@ pub struct Delivery {
 /// Receivers whose cursors are taken up, not yet fed.
 pub struct Prepared {
     workers: Vec<Worker>,
+    backlogs: Vec<Backlog>,
     statuses: Vec<Arc<Status>>,
     controls: Controls,
     progress: Vec<Arc<Progress>>,
@@ -161,6 +168,7 @@ impl Prepared {
     ) -> Result<Prepared, DeliveryError> {
         let mut prepared = Prepared {
             workers: Vec::new(),
+            backlogs: Vec::new(),
             statuses: Vec::new(),
             controls: Controls::open(data_dir.clone(), state.clone())?,
             progress: Vec::new(),
@@ -180,6 +188,7 @@ impl Prepared {
                         known.insert(pair);
                     }
                     prepared.progress.push(progress.clone());
+                    prepared.backlogs.push(Backlog::new(&settings, feed, progress.clone(), metrics));
                     taken_up.push((data_type.clone(), feed.clone(), progress));
                 }
             }
@@ -240,7 +249,7 @@ impl Prepared {
         keyvalue: Option<KeyValue>,
         cursor_interval: Duration,
     ) -> Delivery {
-        let Prepared { workers, statuses, controls, progress, stop } = self;
+        let Prepared { workers, backlogs: bounded, statuses, controls, progress, stop } = self;
         let tasks = TaskTracker::new();
         for worker in workers {
             let status = worker.status();
@@ -258,10 +267,25 @@ impl Prepared {
             tasks.spawn_on(watched, guests);
         }
         tasks.close();
+        // Not where guests run, so that one that keeps its threads busy is bounded all the same.
+        let backlogs = TaskTracker::new();
+        for backlog in bounded {
+            backlogs.spawn(backlog.run(state.clone(), keyvalue.clone(), stop.clone()));
+        }
+        backlogs.close();
         let saved = CancellationToken::new();
         let keeper = Keeper::new(progress.clone(), state, keyvalue, cursor_interval);
         let keeper = tokio::spawn(keeper.run(saved.clone()));
-        Delivery { statuses, controls: Arc::new(controls), progress, workers: tasks, keeper, stop, saved }
+        Delivery {
+            statuses,
+            controls: Arc::new(controls),
+            progress,
+            workers: tasks,
+            backlogs,
+            keeper,
+            stop,
+            saved,
+        }
     }
 }
 
@@ -296,6 +320,8 @@ impl Delivery {
         if !ended {
             tracing::warn!("receivers were still working when the time to stop was over");
         }
+        // They end at once, but for a write that has begun.
+        self.backlogs.wait().await;
         self.saved.cancel();
         let saved = self.keeper.await.unwrap_or_else(|error| {
             tracing::error!(%error, "the task that saves cursors ended early");

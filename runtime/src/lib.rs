@@ -12,6 +12,7 @@ pub mod config;
 pub mod data_dir;
 pub mod delivery;
 pub mod frontend;
+pub mod gate;
 pub mod open_files;
 pub mod presence;
 pub mod retention;

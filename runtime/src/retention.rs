@@ -1,38 +1,73 @@
 //! Deletes what nobody needs any more: the messages of each topic that every receiver has finished, after they were kept for
 //! as long as the config says.
 //!
-//! A receiver that has cursors and is not in the config any more still counts: it may come back, and then gets what it missed.
+//! A receiver that left the config, or is not mapped to the type any more, still counts for `log.absent-grace`: it may come
+//! back, and then gets what it missed. The time runs from the first start without it.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
+use thiserror::Error;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wharf_log::{Retention, Topic};
 use wharf_state::{State, StateError};
 
 use crate::config::Config;
+use crate::data_dir::{Absences, DataDir, DataDirError};
+use crate::unix_time::unix_milliseconds;
 
-/// How often it is looked: a topic grows by less than a few segments meanwhile.
-const INTERVAL: Duration = Duration::from_secs(5);
+#[cfg(test)]
+mod tests;
 
-/// A topic, what is kept of it, and from where on somebody needs it who is not fed.
+/// How often it is looked: at the highest rates a topic grows by a few segments meanwhile. Looking costs next to nothing.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// A topic, what is kept of it, and for whom who is not fed.
 #[derive(Debug)]
 pub struct Kept {
     /// The topic.
     pub topic: Topic,
     /// What is kept although nobody needs it.
     pub retention: Retention,
-    /// The lowest cursor of the receivers that are not in the config any more, if there are any.
-    pub held_from: Option<u64>,
+    /// The receivers that are not mapped to it any more.
+    pub absent: Vec<Absent>,
 }
 
-/// The lowest cursor in each topic of receivers that the config does not map to it any more. Blocks on the disk.
+/// A receiver that the config does not map to a topic any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Absent {
+    /// Its name.
+    pub receiver: String,
+    /// The topic's name.
+    pub topic: String,
+    /// From where on it has not finished the topic.
+    pub from: u64,
+    /// When nothing is kept for it any longer; `None`: later than there is time.
+    pub until: Option<Instant>,
+}
+
+/// Why it is not known which receivers are absent.
+#[derive(Debug, Error)]
+pub enum AbsenceError {
+    /// The cursors can't be read.
+    #[error("read which receivers are not in the config any more")]
+    State(#[from] StateError),
+    /// What is written down of it can't be read or written.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+}
+
+/// The receivers that have cursors and that the config does not map to their topic any more. Since when is written down here,
+/// and forgotten when they are back. Blocks on the disk.
 ///
 /// # Errors
 ///
-/// When the state database can't be read.
-pub fn held_by_others(state: &State, config: &Config) -> Result<HashMap<String, u64>, StateError> {
-    let mut held = HashMap::new();
+/// See [`AbsenceError`].
+pub fn absent(state: &State, data_dir: &DataDir, config: &Config) -> Result<Vec<Absent>, AbsenceError> {
+    let (now, now_unix) = (Instant::now(), unix_milliseconds());
+    let known = data_dir.absent_receivers()?;
+    let mut absences = Absences::new();
+    let mut absent = Vec::new();
     for (receiver, topic) in state.list()? {
         let is_mapped = config
             .receivers
@@ -41,33 +76,46 @@ pub fn held_by_others(state: &State, config: &Config) -> Result<HashMap<String, 
         if is_mapped {
             continue;
         }
-        if let Some(cursors) = state.cursors(&receiver, &topic)? {
-            let from = cursors.min_next();
+        let Some(cursors) = state.cursors(&receiver, &topic)? else { continue };
+        let pair = (receiver, topic);
+        let since = known.get(&pair).copied().unwrap_or(now_unix);
+        // A clock that was set back makes it longer, never shorter.
+        let absent_for = Duration::from_millis(now_unix.saturating_sub(since));
+        let left = config.log.absent_grace.saturating_sub(absent_for);
+        let from = cursors.min_next();
+        let (receiver, topic) = pair.clone();
+        if !left.is_zero() {
             tracing::warn!(
                 receiver.name = receiver,
                 log.topic = topic,
                 from,
-                "this receiver is not mapped to this data type any more; what it has not finished is kept in case it comes back"
+                ?left,
+                "this receiver is not mapped to this data type any more; what it has not finished is kept for a while in case it comes back"
             );
-            held.entry(topic).and_modify(|lowest: &mut u64| *lowest = from.min(*lowest)).or_insert(from);
         }
+        absent.push(Absent { receiver, topic, from, until: now.checked_add(left) });
+        absences.insert(pair, since);
     }
-    Ok(held)
+    if absences != known {
+        data_dir.note_absent(&absences)?;
+    }
+    Ok(absent)
 }
 
 /// Deletes again and again, until `stop`. `needed_from` says where the slowest receiver of a topic is; nothing if none is mapped
 /// to it.
-pub async fn run(topics: Vec<Kept>, needed_from: impl Fn(&str) -> Option<u64>, stop: CancellationToken) {
+pub async fn run(mut topics: Vec<Kept>, needed_from: impl Fn(&str) -> Option<u64>, stop: CancellationToken) {
     while tokio::time::timeout(INTERVAL, stop.cancelled()).await.is_err() {
-        for Kept { topic, retention, held_from } in &topics {
-            let needed = [needed_from(topic.name()), *held_from];
-            let below = needed.into_iter().flatten().min().unwrap_or(u64::MAX);
+        for Kept { topic, retention, absent } in &mut topics {
+            absent.retain(Absent::is_waited_for);
+            let held = absent.iter().map(|absent| absent.from);
+            let below = needed_from(topic.name()).into_iter().chain(held).min().unwrap_or(u64::MAX);
             match topic.trim(below, *retention).await {
                 Ok(trimmed) if trimmed.segments > 0 => tracing::info!(
                     log.topic = topic.name(),
                     segments = trimmed.segments,
                     bytes = trimmed.bytes,
-                    "deleted messages that every receiver has finished"
+                    "deleted messages that no receiver needs"
                 ),
                 Ok(_) => {}
                 Err(error) => {
@@ -76,5 +124,21 @@ pub async fn run(topics: Vec<Kept>, needed_from: impl Fn(&str) -> Option<u64>, s
                 }
             }
         }
+    }
+}
+
+impl Absent {
+    /// Whether it holds back what it has not finished. Said once when that ends.
+    fn is_waited_for(&self) -> bool {
+        let waits = self.until.is_none_or(|until| Instant::now() < until);
+        if !waits {
+            tracing::warn!(
+                receiver.name = self.receiver,
+                log.topic = self.topic,
+                from = self.from,
+                "this receiver was not mapped to this data type for `log.absent-grace`; nothing is kept for it any longer"
+            );
+        }
+        waits
     }
 }

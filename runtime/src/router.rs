@@ -1,7 +1,7 @@
 //! Takes the calls of a frame to where they belong: messages to the topic of their type, in the order in which they came.
 //!
 //! A frame goes through in two steps. [`Router::submit`] puts its messages into the queues of their topics, waiting a
-//! little for room; the [`Submitted`] frame gives its answer when they are as durable as their types say. So a connection
+//! little for room, or for the topic's [gate](Gate) to open; the [`Submitted`] frame gives its answer when they are as durable as their types say. So a connection
 //! can submit frame after frame, in order, and answer each when its time comes. The router knows no socket and no receiver.
 
 use std::collections::HashMap;
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use wharf_log::{AppendError, Lane};
 use wharf_protocol::{Answer, Call, Frame, Message, Record, Reference, Refusal, Request, StoredMessage};
 
+use crate::gate::Gate;
 use crate::presence::clock::Connection;
 use crate::presence::{Presence, Queued, Sender, TopicIndex};
 use crate::telemetry::{CodeLabel, Metrics, TypeLabel};
@@ -23,6 +24,8 @@ use crate::unix_time::unix_milliseconds;
 /// What a client that was refused for want of room is asked to wait before it tries again: a few group commits, in which
 /// a queue that was full of ordinary traffic has drained.
 pub const RETRY_AFTER_MS: u64 = 200;
+/// The same for a topic that is shut: its receivers have to work off some of what they have.
+const SHUT_RETRY_AFTER_MS: u64 = 1_000;
 /// The token that a `session` call gets while accounts are off. It is never checked; clients that begin with `session`
 /// work unchanged.
 const NO_ACCOUNT_TOKEN: &str = "accounts-are-off";
@@ -41,15 +44,18 @@ pub struct Router {
 #[derive(Debug)]
 struct Route {
     topic: TopicIndex,
+    gate: Gate,
     accepted: Counter,
     accepted_bytes: Counter,
 }
 
 impl Router {
-    /// A router to the topics that presence knows. From the moment `stop` is cancelled it refuses every call with
-    /// `shutting_down`; `append_wait` is how long a message may wait for room in its topic's queue.
+    /// A router to the topics that presence knows, by their `gates`: a topic without one is always open. From the moment `stop`
+    /// is cancelled it refuses every call with `shutting_down`; `append_wait` is how long a message may wait for its topic's
+    /// gate and for room in its queue.
     pub fn new(
         presence: Arc<Presence>,
+        gates: &HashMap<String, Gate>,
         append_wait: Duration,
         metrics: &Metrics,
         stop: CancellationToken,
@@ -58,6 +64,7 @@ impl Router {
             let label = TypeLabel { r#type: name.to_owned() };
             let route = Route {
                 topic,
+                gate: gates.get(name).cloned().unwrap_or_default(),
                 accepted: metrics.accepted.get_or_create_owned(&label),
                 accepted_bytes: metrics.accepted_bytes.get_or_create_owned(&label),
             };
@@ -114,18 +121,29 @@ impl Router {
                 Ok(Request { call: Call::Ping { agent }, .. }) => self.presence.ping(&agent, connection),
                 Ok(Request { call: Call::Bye { agent }, .. }) => {
                     // It comes after the messages before it, and before those after it.
-                    for group in groups.drain(..) {
-                        submitted.appends.push(group.enqueue(&self.presence, connection, deadline).await);
-                    }
+                    let groups = std::mem::take(&mut groups);
+                    self.enqueue(groups, connection, deadline, &mut submitted.appends).await;
                     self.presence.bye(&agent);
                 }
                 Err(refusal) => submitted.refusals.push((index, refusal)),
             }
         }
-        for group in groups {
-            submitted.appends.push(group.enqueue(&self.presence, connection, deadline).await);
-        }
+        self.enqueue(groups, connection, deadline, &mut submitted.appends).await;
         submitted
+    }
+
+    /// Those whose gate is shut come last, so that nothing else of the frame waits for it.
+    async fn enqueue(
+        &self,
+        groups: Vec<Group<'_>>,
+        connection: &Connection,
+        deadline: Instant,
+        appends: &mut Vec<Append>,
+    ) {
+        let (open, shut): (Vec<_>, Vec<_>) = groups.into_iter().partition(|group| group.route.gate.is_open());
+        for group in open.into_iter().chain(shut) {
+            appends.push(group.enqueue(self, connection, deadline).await);
+        }
     }
 
     /// What a frame that could not even be decoded is answered.
@@ -185,15 +203,32 @@ impl<'a> Group<'a> {
         self.records.push(wharf_log::Record { lane, time: received_at, payload: record.encode().into() });
     }
 
-    async fn enqueue(self, presence: &Arc<Presence>, connection: &Connection, deadline: Instant) -> Append {
-        let Route { topic, accepted, accepted_bytes } = self.route;
-        let wait = deadline.saturating_duration_since(Instant::now());
+    async fn enqueue(self, router: &Router, connection: &Connection, deadline: Instant) -> Append {
+        let Route { topic, gate, accepted, accepted_bytes } = self.route;
+        let wait = || deadline.saturating_duration_since(Instant::now());
+        let queued = if gate.is_open() || self.opens(router, connection, wait()).await {
+            let queued =
+                router.presence.append(*topic, self.records, &self.senders, connection, wait()).await;
+            queued.map_err(NotStored::Failed)
+        } else {
+            Err(NotStored::Shut)
+        };
         Append {
             indices: self.indices,
-            queued: presence.append(*topic, self.records, &self.senders, connection, wait).await,
+            queued,
             accepted: accepted.clone(),
             accepted_bytes: accepted_bytes.clone(),
             body_bytes: self.body_bytes,
+        }
+    }
+
+    /// Waits for the gate to open, until the server stops.
+    async fn opens(&self, router: &Router, connection: &Connection, wait: Duration) -> bool {
+        // They are alive, whatever becomes of their messages, and must not expire while these wait.
+        self.senders.iter().for_each(|sender| router.presence.ping(&sender.agent, connection));
+        tokio::select! {
+            opens = self.route.gate.opens(wait) => opens,
+            () = router.stop.cancelled() => false,
         }
     }
 }
@@ -215,10 +250,17 @@ pub struct Submitted {
 
 struct Append {
     indices: Vec<usize>,
-    queued: Result<Queued, AppendError>,
+    queued: Result<Queued, NotStored>,
     accepted: Counter,
     accepted_bytes: Counter,
     body_bytes: u64,
+}
+
+/// Why messages are not stored.
+enum NotStored {
+    /// The topic takes no new ones at the moment.
+    Shut,
+    Failed(AppendError),
 }
 
 impl Submitted {
@@ -247,7 +289,7 @@ impl Submitted {
         let has_messages = !appends.is_empty();
         for append in appends {
             let outcome = match append.queued {
-                Ok(queued) => queued.stored().await,
+                Ok(queued) => queued.stored().await.map_err(NotStored::Failed),
                 Err(error) => Err(error),
             };
             match outcome {
@@ -255,8 +297,8 @@ impl Submitted {
                     append.accepted.inc_by(u64::try_from(append.indices.len()).unwrap_or(u64::MAX));
                     append.accepted_bytes.inc_by(append.body_bytes);
                 }
-                Err(error) => {
-                    let refusal = not_appended(&error, stop.is_cancelled());
+                Err(not_stored) => {
+                    let refusal = refusal_of(&not_stored, stop.is_cancelled());
                     refusals.extend(append.indices.into_iter().map(|index| (index, refusal.clone())));
                 }
             }
@@ -276,6 +318,19 @@ impl Submitted {
         refusals.sort_by_key(|(index, _)| *index);
         let accepted = u64::try_from(calls.saturating_sub(refusals.len())).unwrap_or(u64::MAX);
         Answer::Batch { reference, accepted, errors: refusals }
+    }
+}
+
+fn refusal_of(not_stored: &NotStored, stopping: bool) -> Refusal {
+    match not_stored {
+        NotStored::Shut if stopping => Refusal::shutting_down(),
+        NotStored::Shut => Refusal {
+            message: format!(
+                "as many messages of this type as may wait to be handled do so, retry in {SHUT_RETRY_AFTER_MS} ms"
+            ),
+            ..Refusal::overloaded(SHUT_RETRY_AFTER_MS)
+        },
+        NotStored::Failed(error) => not_appended(error, stopping),
     }
 }
 

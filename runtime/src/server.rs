@@ -31,9 +31,10 @@ use crate::frontend::listener::{self, Listener};
 use crate::frontend::pages::{self, Page, Pages};
 use crate::frontend::room::Room;
 use crate::frontend::{self, Frontend};
+use crate::gate::Gate;
 use crate::open_files;
 use crate::presence::Presence;
-use crate::retention;
+use crate::retention::{self, AbsenceError};
 use crate::router::Router;
 use crate::telemetry::{Metrics, ReceiverLabel};
 
@@ -70,6 +71,9 @@ pub enum ServeError {
     /// The state database can't be opened.
     #[error("open the state database")]
     State(#[source] StateError),
+    /// It is not known for which receivers messages are to be kept.
+    #[error(transparent)]
+    Absence(#[from] AbsenceError),
     /// The database of what receivers keep can't be opened.
     #[error("open the key-value store of receivers")]
     KeyValue(#[source] StateError),
@@ -189,9 +193,11 @@ async fn serve(
     let trimming = tokio::spawn(retention::run(kept, delivery.needed_from(), shutdown.clone()));
     let sockets = TaskTracker::new();
     let room = Room::new(usize_of(config.limits.max_arriving_bytes), metrics.arriving_bytes.clone());
+    let gates = feeds.iter().map(|(name, feed)| (name.clone(), feed.gate.clone())).collect();
     let frontend = Arc::new(Frontend {
         router: Arc::new(Router::new(
             presence.clone(),
+            &gates,
             config.limits.append_wait,
             &metrics,
             shutdown.clone(),
@@ -339,13 +345,13 @@ impl Stored {
                 observer: Some(metrics.log.observer(&data_type.name)),
             })
             .collect();
-        let (log_path, state_path) = (data_dir.log(), data_dir.state());
-        let configured = config.clone();
-        let (log, state, held) = blocking(move || {
-            let log = Log::open(&log_path, options).map_err(ServeError::Log)?;
-            let state = State::open(&state_path).map_err(ServeError::State)?;
-            let held = retention::held_by_others(&state, &configured).map_err(ServeError::State)?;
-            Ok::<_, ServeError>((log, state, held))
+        let data_dir = Arc::new(data_dir);
+        let (configured, opened) = (config.clone(), data_dir.clone());
+        let (log, state, absent) = blocking(move || {
+            let log = Log::open(&opened.log(), options).map_err(ServeError::Log)?;
+            let state = State::open(&opened.state()).map_err(ServeError::State)?;
+            let absent = retention::absent(&state, &opened, &configured)?;
+            Ok::<_, ServeError>((log, state, absent))
         })
         .await??;
         log.set_reserve(config.log.disk_reserve);
@@ -355,7 +361,7 @@ impl Stored {
             .map(|(data_type, topic)| {
                 // A clean stop saved the cursors as they were.
                 let again_below = if data_dir.stopped_cleanly() { 0 } else { topic.end() };
-                let feed = Feed { durability: data_type.durability, again_below, topic };
+                let feed = Feed { durability: data_type.durability, gate: Gate::new(), again_below, topic };
                 (data_type.name.clone(), feed)
             })
             .collect();
@@ -366,10 +372,10 @@ impl Stored {
                     retain: Some(data_type.retain),
                     retain_bytes: Some(data_type.retain_bytes),
                 },
-                held_from: held.get(&data_type.name).copied(),
+                absent: absent.iter().filter(|absent| absent.topic == data_type.name).cloned().collect(),
             })
             .collect();
-        Ok(Stored { data_dir: Arc::new(data_dir), log, state, keyvalue, feeds, kept })
+        Ok(Stored { data_dir, log, state, keyvalue, feeds, kept })
     }
 }
 

@@ -124,6 +124,10 @@ pub struct Metrics {
     pub dead_letter_bytes: Family<ReceiverLabel, Gauge>,
     /// Messages that a gap record tells of, by reason. Those whose number is not known count as offsets.
     pub dropped: Family<DroppedLabel, Counter>,
+    /// Bytes of a data type on the disk that a receiver has not finished.
+    pub backlog_bytes: Family<ReceiverTypeLabel, Gauge>,
+    /// 1 while a data type takes no messages because a receiver's backlog in it is at its bound.
+    pub blocks: Family<ReceiverTypeLabel, Gauge>,
     /// Offsets that could not be served to a receiver because they were lost.
     pub lost: Family<ReceiverLabel, Counter>,
     /// Messages that were given to a receiver and are to be given again.
@@ -216,6 +220,16 @@ impl Metrics {
                 new,
                 "receiver_messages_dropped",
                 "Messages that a receiver will not get and a gap record tells of, by reason",
+            ),
+            backlog_bytes: family(
+                new,
+                "receiver_backlog_bytes",
+                "Bytes of a data type that a receiver has not finished",
+            ),
+            blocks: family(
+                new,
+                "receiver_blocks_type",
+                "1 while a data type takes no messages because the backlog of a receiver is at its bound",
             ),
             lost: family(new, "offsets_lost", "Offsets that could not be served to a receiver"),
             in_flight: family(

@@ -43,6 +43,8 @@ pub(super) struct ReceiverReport {
     lag: u64,
     /// How old the oldest message is that it has not finished; nothing if that can't be read.
     lag_seconds: Option<f64>,
+    /// What lies on the disk from its first unfinished message on, of each data type.
+    backlog: Vec<BacklogReport>,
     dead_letters: DeadLettersReport,
     /// What it did not get; nothing if that can't be read.
     gaps: Option<GapsReport>,
@@ -55,6 +57,12 @@ pub(super) struct ReceiverReport {
 struct ComponentReport {
     digest: String,
     path: String,
+}
+
+#[derive(Serialize)]
+struct BacklogReport {
+    r#type: String,
+    bytes: u64,
 }
 
 /// Dead letters that are kept.
@@ -207,6 +215,10 @@ fn report(
         lag: lags.iter().map(|lag| lag.messages).fold(0, u64::saturating_add),
         // The oldest of all, and unknown if one is.
         lag_seconds: lags.iter().try_fold(0.0, |oldest: f64, lag| Some(oldest.max(lag.seconds?))),
+        backlog: status
+            .backlogs()
+            .map(|(data_type, bytes)| BacklogReport { r#type: data_type.to_owned(), bytes })
+            .collect(),
         dead_letters: DeadLettersReport { count: usage.count, bytes: usage.bytes },
         gaps: gaps.map(GapsReport::of),
         next_try_seconds: status.next_probe().map(|pause| pause.as_secs_f64()),

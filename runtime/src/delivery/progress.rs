@@ -15,7 +15,7 @@ use wharf_state::{Cursor, Cursors, KeyValue, Persist, State};
 
 use super::waiting::WaitingAgents;
 use super::{DeliveryError, Feed};
-use crate::config;
+use crate::config::{self, Start};
 
 /// The cursors of one receiver in one topic, shared by the receiver's instances and the keeper.
 #[derive(Debug)]
@@ -40,8 +40,8 @@ struct Moving {
 }
 
 impl Progress {
-    /// Reads the cursors, or starts them and writes that down: at the end of the topic for a receiver that is new to it, at
-    /// its beginning for one that is `known` and whose cursors are lost, so that nothing is skipped.
+    /// Reads the cursors, or starts them and writes that down: where its `start` says for a receiver that is new to the topic,
+    /// at the topic's beginning for one that is `known` and whose cursors are lost, so that nothing is skipped.
     pub fn take_up(
         settings: &config::Receiver,
         topic: &str,
@@ -69,7 +69,7 @@ impl Progress {
             cursors
         } else {
             let start = feed.topic.start();
-            let next = if known { start } else { end };
+            let next = if known || settings.start == Start::Oldest { start } else { end };
             if known {
                 // What a lost cursor stood for may have been delivered.
                 again_below = end;
@@ -79,13 +79,22 @@ impl Progress {
                     next,
                     "the cursors of this receiver are lost; it gets everything again that is kept"
                 );
-            } else if end > start {
-                tracing::info!(
-                    receiver.name = receiver,
-                    log.topic = topic,
-                    next,
-                    "this receiver is new to this data type; what came before is not for it"
-                );
+            } else {
+                // Nothing was ever delivered to it.
+                again_below = 0;
+                let begins = match settings.start {
+                    Start::Oldest => "what is kept of before is for it as well",
+                    Start::New => "what came before is not for it",
+                };
+                if end > start {
+                    tracing::info!(
+                        receiver.name = receiver,
+                        log.topic = topic,
+                        next,
+                        begins,
+                        "this receiver is new to this data type"
+                    );
+                }
             }
             let cursors = Cursors::at(next);
             state.save(receiver, topic, cursors.iter(), Persist::Sync).map_err(failed)?;
@@ -160,6 +169,11 @@ impl Progress {
         copies.into_values().collect()
     }
 
+    /// Moves every cursor on to `end`. Whoever calls it holds [`writing`](Self::writing) and has saved that, with what it passes.
+    pub fn pass(&self, end: u64) {
+        self.advance(LaneSet::ALL, end, |_| true);
+    }
+
     /// Records that everything below `end` is finished in those of the lanes of which `which` is true.
     fn advance(&self, lanes: LaneSet, end: u64, which: impl Fn(Lane) -> bool) {
         let mut moving = self.lock();
@@ -191,9 +205,24 @@ impl Progress {
         self.volatile
     }
 
+    /// The receiver's name.
+    pub fn receiver(&self) -> &str {
+        &self.receiver
+    }
+
     /// The data type.
     pub fn topic(&self) -> &str {
         &self.topic
+    }
+
+    /// Whether the receiver keeps values, which must be durable before cursors are written that stand for them.
+    pub fn keeps_values(&self) -> bool {
+        self.keeps_values
+    }
+
+    /// A copy of the cursors as they are now.
+    pub fn cursors(&self) -> Cursors {
+        self.lock().cursors.clone()
     }
 
     /// The lowest offset of all lanes that is not known to be finished.

@@ -21,7 +21,8 @@ use crate::unix_time::unix_milliseconds;
 /// The kind of fault of a receiver whose answer can't be right, beside those of the host.
 pub(super) const WRONG_ANSWER: &str = "wrong-answer";
 /// Why messages are dropped without anybody's doing: what an operator skips is recorded with who did it, and not counted.
-const COUNTED_REASONS: [GapReason; 3] = [GapReason::DeadLettersFull, GapReason::Damaged, GapReason::Trimmed];
+const COUNTED_REASONS: [GapReason; 4] =
+    [GapReason::Shed, GapReason::DeadLettersFull, GapReason::Damaged, GapReason::Trimmed];
 /// Text of a fault that is kept for the status; the log has all of it.
 const MAX_ERROR_CHARS: usize = 500;
 
@@ -251,6 +252,11 @@ impl Status {
                 None
             }
         }
+    }
+
+    /// How many bytes of each data type lie on the disk from its first unfinished message on.
+    pub fn backlogs(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.topics.iter().map(|(topic, progress)| (topic.name(), topic.bytes_from(progress.lowest())))
     }
 
     /// What went wrong last, if anything did.

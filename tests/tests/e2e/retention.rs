@@ -96,3 +96,89 @@ async fn what_a_receiver_has_not_finished_is_kept_also_when_it_leaves_the_config
     assert_eq!(site.run(&["resume", "slow", "--admin", &admin]).await.code, Some(0));
     handled(&server, "slow", MESSAGES).await;
 }
+
+#[tokio::test]
+async fn a_receiver_that_stays_away_holds_nothing_back_after_its_grace() {
+    let with_slow = || config().receiver("slow", &files::guest("quiet"), &["metrics"]);
+    let mut site = Site::new(with_slow());
+    let server = site.start().await;
+    let admin = format!("http://{}", server.admin);
+    assert_eq!(site.run(&["pause", "slow", "--admin", &admin]).await.code, Some(0));
+    send(&server, "metrics").await;
+    handled(&server, "quiet", MESSAGES).await;
+    server.stop().await;
+
+    // The time runs from the first start without it, whether a server runs meanwhile or not.
+    site.change(|_| config());
+    let server = site.start().await;
+    server.log.wait_for(&["what it has not finished is kept for a while", "slow"]).await;
+    server.stop().await;
+    site.set("log.absent-grace", "1ms");
+    let server = site.start().await;
+    server.log.wait_for(&["nothing is kept for it any longer", "slow", "metrics"]).await;
+    deleted(&site, "metrics").await;
+    server.stop().await;
+
+    // Back again, it goes on with what there is.
+    site.change(|_| with_slow());
+    let server = site.start().await;
+    let admin = format!("http://{}", server.admin);
+    assert_eq!(site.run(&["resume", "slow", "--admin", &admin]).await.code, Some(0));
+    send(&server, "metrics").await;
+    handled(&server, "quiet", MESSAGES).await;
+    eventually("slow to have come to the end", async || {
+        (server.receiver("slow").await["lag"] == 0).then_some(())
+    })
+    .await;
+    let slow = server.receiver("slow").await;
+    let handled = slow["handled"].as_u64().unwrap();
+    assert!((MESSAGES as u64..2 * MESSAGES as u64).contains(&handled), "{slow:#}");
+    assert!(server.log.matching(&["not mapped"]).is_empty());
+    server.stop().await;
+
+    // What is gone has a record.
+    let state = wharf_state::State::open(&site.path().join("data/state")).unwrap();
+    let gaps = state.gaps("slow").unwrap().topics;
+    let [(topic, gaps)] = &gaps[..] else { panic!("{gaps:?}") };
+    let words: Vec<_> = gaps.iter().map(|gap| gap.reason.word()).collect();
+    assert_eq!((topic.as_str(), &words[..]), ("metrics", &["trimmed"][..]), "{gaps:?}");
+    assert!(gaps[0].offsets.start == 0 && gaps[0].offsets.end > 0, "{gaps:?}");
+}
+
+#[tokio::test]
+async fn a_grace_ends_while_the_server_runs() {
+    let mut site = Site::new(config().receiver("slow", &files::guest("quiet"), &["metrics"]));
+    let server = site.start().await;
+    let admin = format!("http://{}", server.admin);
+    assert_eq!(site.run(&["pause", "slow", "--admin", &admin]).await.code, Some(0));
+    send(&server, "metrics").await;
+    handled(&server, "quiet", MESSAGES).await;
+    server.stop().await;
+    site.change(|_| config().set("log.absent-grace", "2s"));
+    let server = site.start().await;
+    server.log.wait_for(&["what it has not finished is kept for a while", "slow"]).await;
+    server.log.wait_for(&["nothing is kept for it any longer", "slow", "metrics"]).await;
+    deleted(&site, "metrics").await;
+}
+
+#[tokio::test]
+async fn the_disk_is_bounded_while_a_receiver_that_may_lose_messages_handles_nothing() {
+    let site = Site::new(
+        config()
+            .set("types.metrics.retain", "1h")
+            .set("types.metrics.retain-bytes", "1MiB")
+            .receiver("slow", &files::guest("quiet"), &["metrics"])
+            .set("receivers.slow.max-backlog", "2MiB")
+            .set("receivers.slow.on-overflow", "shed"),
+    );
+    let server = site.start().await;
+    let admin = format!("http://{}", server.admin);
+    assert_eq!(site.run(&["pause", "slow", "--admin", &admin]).await.code, Some(0));
+    for _ in 0..3 {
+        send(&server, "metrics").await;
+    }
+    // The backlog, what is retained, and the segments in which one ends and the other begins.
+    eventually("the disk to be freed", async || (stored(&site.topic("metrics")) <= 5 << 20).then_some(()))
+        .await;
+    assert!(server.status().await["types"][0]["start"].as_u64().unwrap() > 0);
+}

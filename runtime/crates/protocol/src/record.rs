@@ -114,6 +114,11 @@ impl Record {
         }
     }
 
+    /// Whether these bytes of a record are those of a message, without reading more than the kind.
+    pub fn is_message(bytes: &[u8]) -> bool {
+        bytes.first() == Some(&MESSAGE)
+    }
+
     /// Reads a record. The body stays a slice of the given bytes.
     ///
     /// # Errors

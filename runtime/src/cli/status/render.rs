@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use serde::Deserialize;
 
 use crate::cli::table::{Align, columns, printable};
@@ -32,6 +33,8 @@ struct DataType {
     start: u64,
     end: u64,
     accepted: u64,
+    #[serde(default)]
+    blocked_by: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -49,10 +52,17 @@ struct Receiver {
     in_flight: Option<u64>,
     parked: Option<u64>,
     lag_seconds: Option<f64>,
+    backlog: Option<Vec<Backlog>>,
     dead_letters: Option<DeadLetters>,
     gaps: Option<Gaps>,
     next_try_seconds: Option<f64>,
     last_error: Option<String>,
+}
+
+/// What lies on the disk of a data type from a receiver's first unfinished message on.
+#[derive(Debug, Deserialize)]
+struct Backlog {
+    bytes: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -90,6 +100,14 @@ pub fn table(status: &Status) -> String {
     text.push_str(&types(&status.types));
     text.push('\n');
     text.push_str(&receivers(&status.receivers));
+    for data_type in status.types.iter().filter(|data_type| !data_type.blocked_by.is_empty()) {
+        let blockers: Vec<_> = data_type.blocked_by.iter().map(|name| printable(name)).collect();
+        text.push_str(&format!(
+            "\n{} takes no messages: the backlog of {} is at its bound\n",
+            printable(&data_type.name),
+            blockers.join(", ")
+        ));
+    }
     for receiver in &status.receivers {
         if let Some(error) = &receiver.last_error {
             text.push_str(&format!("\nlast error of {}: {}\n", printable(&receiver.name), printable(error)));
@@ -132,6 +150,7 @@ fn receivers(receivers: &[Receiver]) -> String {
         ("PARKED", Align::Right),
         ("LAG", Align::Right),
         ("BEHIND", Align::Right),
+        ("BACKLOG", Align::Right),
         ("DATA TYPES", Align::Left),
         ("COMPONENT", Align::Left),
     ];
@@ -150,6 +169,7 @@ fn receivers(receivers: &[Receiver]) -> String {
             number(receiver.parked),
             receiver.lag.to_string(),
             receiver.lag_seconds.and_then(seconds).unwrap_or_else(unknown),
+            receiver.backlog.as_ref().map_or_else(unknown, |backlog| bytes(backlog)),
             printable(&receiver.types.join(", ")),
             printable(&format!("{digest} {}", receiver.component.path)),
         ]
@@ -178,6 +198,11 @@ fn number(number: Option<u64>) -> String {
     number.map_or_else(unknown, |number| number.to_string())
 }
 
+fn bytes(backlog: &[Backlog]) -> String {
+    let bytes = backlog.iter().map(|backlog| backlog.bytes).fold(0, u64::saturating_add);
+    ByteSize(bytes).to_string()
+}
+
 /// A rate, with a fraction only where that is much of it.
 fn rate(rate: f64) -> String {
     if rate < 10.0 { format!("{rate:.1}") } else { format!("{rate:.0}") }
@@ -202,7 +227,7 @@ mod tests {
         let status = serde_json::from_str(
             r#"{"version":"0.1.0","uptime_seconds":93784.31,"ready":true,"connections":3,"agents":{"active":2,"known":7},"later":{"more":1},
                 "types":[
-                  {"name":"ethereum_metrics","durability":"fsync","start":0,"end":1204,"accepted":1204,"new":1},
+                  {"name":"ethereum_metrics","durability":"fsync","start":0,"end":1204,"accepted":1204,"blocked_by":["journal"],"new":1},
                   {"name":"system_metrics","durability":"memory","start":12,"end":13,"accepted":1}],
                 "receivers":[
                   {"name":"dashboard","component":{"digest":"9f86d081884c7d659a2feaa0c55ad015","path":"receivers/dashboard.wasm"},
@@ -211,7 +236,7 @@ mod tests {
                    "dead_letters":{"count":0,"bytes":0},"gaps":{"records":0,"messages":0},"last_error":null},
                   {"name":"journal","component":{"digest":"60303ae22b99","path":"receivers/journal.wasm"},
                    "types":["ethereum_metrics"],"state":"quarantined","next_try_seconds":61.5,"instances":2,"handled":7,"failed":3,"dead":1,
-                   "lag":1197,"rate":0.25,"lag_seconds":3905.7,"dead_letters":{"count":1,"bytes":812},"gaps":null,"last_error":"trap: unreachable\u001b[2J"}]}"#,
+                   "lag":1197,"rate":0.25,"lag_seconds":3905.7,"backlog":[{"type":"ethereum_metrics","bytes":10737418240},{"type":"system_metrics","bytes":4096}],"dead_letters":{"count":1,"bytes":812},"gaps":null,"last_error":"trap: unreachable\u001b[2J"}]}"#,
         )
         .unwrap();
         insta::assert_snapshot!(table(&status), @"
@@ -221,9 +246,11 @@ mod tests {
         ethereum_metrics  fsync           0  1204      1204
         system_metrics    memory         12    13         1
 
-        RECEIVER   STATE                        INSTANCES  HANDLED  A SECOND  FAILED  DEAD LETTERS  DROPPED  IN FLIGHT  PARKED   LAG    BEHIND  DATA TYPES                        COMPONENT
-        dashboard  running                              1     1205      1812       0             0        0         64       0     0        0s  ethereum_metrics, system_metrics  9f86d081884c receivers/dashboard.wasm
-        journal    quarantined, tried in 1m 1s          2        7       0.2       3             1        ?          ?       ?  1197  1h 5m 5s  ethereum_metrics                  60303ae22b99 receivers/journal.wasm
+        RECEIVER   STATE                        INSTANCES  HANDLED  A SECOND  FAILED  DEAD LETTERS  DROPPED  IN FLIGHT  PARKED   LAG    BEHIND   BACKLOG  DATA TYPES                        COMPONENT
+        dashboard  running                              1     1205      1812       0             0        0         64       0     0        0s         ?  ethereum_metrics, system_metrics  9f86d081884c receivers/dashboard.wasm
+        journal    quarantined, tried in 1m 1s          2        7       0.2       3             1        ?          ?       ?  1197  1h 5m 5s  10.0 GiB  ethereum_metrics                  60303ae22b99 receivers/journal.wasm
+
+        ethereum_metrics takes no messages: the backlog of journal is at its bound
 
         last error of journal: trap: unreachable�[2J
         ");
@@ -240,7 +267,7 @@ mod tests {
 
         DATA TYPE  DURABILITY  START  END  ACCEPTED
 
-        RECEIVER  STATE  INSTANCES  HANDLED  A SECOND  FAILED  DEAD LETTERS  DROPPED  IN FLIGHT  PARKED  LAG  BEHIND  DATA TYPES  COMPONENT
+        RECEIVER  STATE  INSTANCES  HANDLED  A SECOND  FAILED  DEAD LETTERS  DROPPED  IN FLIGHT  PARKED  LAG  BEHIND  BACKLOG  DATA TYPES  COMPONENT
         ");
     }
 }

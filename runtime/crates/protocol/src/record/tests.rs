@@ -69,7 +69,9 @@ fn what_is_no_record_is_a_named_error() {
 proptest! {
     #[test]
     fn every_record_survives(record in samples::record()) {
-        prop_assert_eq!(Record::decode(Bytes::from(record.encode())).unwrap(), record);
+        let bytes = Bytes::from(record.encode());
+        prop_assert_eq!(Record::is_message(&bytes), matches!(record, Record::Message(_)));
+        prop_assert_eq!(Record::decode(bytes).unwrap(), record);
     }
 
     #[test]
@@ -86,6 +88,7 @@ fn a_change_of_presence_comes_back() {
     let change =
         Record::Presence(PresenceRecord { agent: AgentId::new("node-7").unwrap(), active: true, at: 3 });
     let bytes = change.encode();
+    assert!(!Record::is_message(&bytes) && !Record::is_message(b""));
     assert_eq!(bytes, b"\x02\x01\x03\0\0\0\0\0\0\0node-7");
     assert_eq!(Record::decode(bytes.into()).unwrap(), change);
 }
