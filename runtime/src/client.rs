@@ -53,6 +53,9 @@ const MAX_ANSWER_BYTES: usize = 8 * 1024 * 1024;
 /// all that a connection buffers beside its window.
 const WRITE_BUFFER_BYTES: usize = 64 * 1024;
 
+/// What is read from the socket at once: answers are small. The library's own 128 KiB would be zeroed before each read.
+const READ_BUFFER_BYTES: usize = 16 * 1024;
+
 /// The close code with which a server ends a connection that it does not authorize.
 const CLOSE_UNAUTHORIZED: u16 = 4401;
 
@@ -191,6 +194,7 @@ impl<T> Connection<T> {
     /// [`ClientError::Connect`] and [`ClientError::ConnectTimeout`].
     pub async fn open(endpoint: &Endpoint, window: usize) -> Result<Self, ClientError> {
         let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER_BYTES)
             .write_buffer_size(WRITE_BUFFER_BYTES)
             .max_message_size(Some(MAX_ANSWER_BYTES))
             .max_frame_size(Some(MAX_ANSWER_BYTES));
@@ -221,22 +225,29 @@ impl<T> Connection<T> {
         self.unanswered.len() < self.window
     }
 
-    /// Hands a frame to the socket, waiting while the server does not read. It is on its way at the latest when
-    /// [`Connection::answer`] waits. A broken connection shows there too: the frame then counts as unanswered.
+    /// Hands a frame to the socket, waiting while the server does not read, and says whether it had to wait. The frame is on
+    /// its way at the latest when [`Connection::answer`] waits. A broken connection shows there too: the frame then counts as
+    /// unanswered.
     ///
     /// Dropping this future before it is ready may lose the frame and its tag.
-    pub async fn send(&mut self, frame: Frame, tag: T) {
+    pub async fn send(&mut self, frame: Frame, tag: T) -> bool {
         debug_assert!(self.has_room(), "the caller asks for room first");
         if self.unanswered.is_empty() {
             self.progress = Instant::now();
         }
+        let deadline = self.progress + ANSWER_TIMEOUT;
         let mut frame = Some(frame);
-        let written =
-            timeout_at(self.progress + ANSWER_TIMEOUT, poll_fn(|cx| self.poll_write(&mut frame, cx))).await;
-        if written.is_err() {
+        let mut waited = false;
+        let write = poll_fn(|cx| {
+            let written = self.poll_write(&mut frame, cx);
+            waited |= written.is_pending();
+            written
+        });
+        if timeout_at(deadline, write).await.is_err() {
             self.failure = Some(ClientError::Silent);
         }
         self.unanswered.push_back(tag);
+        waited
     }
 
     /// The next answer, and the tag of its frame. Where no frame is unanswered, this waits for the connection to end.
@@ -248,11 +259,14 @@ impl<T> Connection<T> {
     pub async fn answer(&mut self) -> Result<(T, Answer), ClientError> {
         let deadline = self.progress + ANSWER_TIMEOUT;
         let patient = self.unanswered.is_empty();
-        let answer = poll_fn(|cx| self.poll_answer(cx));
-        let answer = if patient {
-            answer.await
-        } else {
-            timeout_at(deadline, answer).await.unwrap_or(Err(ClientError::Silent))
+        // Most answers of a busy connection are there already and need no timer.
+        let answer = match poll_fn(|cx| Poll::Ready(self.poll_answer(cx))).await {
+            Poll::Ready(answer) => answer,
+            Poll::Pending if patient => poll_fn(|cx| self.poll_answer(cx)).await,
+            Poll::Pending => {
+                let answer = timeout_at(deadline, poll_fn(|cx| self.poll_answer(cx))).await;
+                answer.unwrap_or(Err(ClientError::Silent))
+            }
         }?;
         let tag = self.unanswered.pop_front().ok_or(ClientError::Unasked)?;
         Ok((tag, answer))

@@ -12,17 +12,8 @@ const KEPT_FOR_TOPIC: u64 = 16;
 /// Raises the limit as far as the system lets us, and says how many connections it leaves room for, at most `wanted`, beside
 /// the files that receivers may have open.
 pub fn room_for_connections(wanted: usize, topics: usize, of_receivers: usize) -> usize {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    let current = match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => limit.maximum,
-        Err(error) => {
-            tracing::warn!(%error, "failed to raise the limit on open files");
-            limit.current
-        }
-    };
     // No limit at all.
-    let Some(current) = current else { return wanted };
+    let Some(current) = raise_limit() else { return wanted };
     let room = connections(current, topics, of_receivers);
     if room < wanted {
         tracing::warn!(
@@ -33,6 +24,19 @@ pub fn room_for_connections(wanted: usize, topics: usize, of_receivers: usize) -
         );
     }
     room.min(wanted)
+}
+
+/// Raises the limit as far as the system lets us, and gives what it is then, if there is one.
+pub fn raise_limit() -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(error) => {
+            tracing::warn!(%error, "failed to raise the limit on open files");
+            limit.current
+        }
+    }
 }
 
 /// The connections that fit below a limit on open files. A quarter of a small limit goes to connections all the same.

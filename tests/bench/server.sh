@@ -66,7 +66,7 @@ start_server() {
 # command in front hears no signal until it ends.
 send() {
     local load
-    "$wharf" bench --url "$url" "$@" --json >"$result" &
+    "$wharf" bench --url "$url" "$@" --warm-up "${BENCH_WARM_UP:-1s}" --json >"$result" &
     load=$!
     children="$children $load"
     wait "$load"

@@ -1,14 +1,19 @@
-//! `wharf bench`: how many messages a second a running server acknowledges, and after how long. Each connection keeps its
-//! window full and sends on with every answer (a closed loop), so the latency is that of a server under full load; or it sends at
-//! a fixed rate, so that it is that of a server with as much to do as in another run.
+//! `wharf bench`: how many messages a running server acknowledges, and after how long. With a rate it is an open loop: frames
+//! are due at times fixed beforehand, and latencies count from then, so that a stall shows in every frame that it delayed
+//! (else the load would omit just what it should measure). Without one, each connection keeps its window full: a closed loop,
+//! which finds how much a server takes, and whose latencies are those under full load, from sending on.
 
 use std::{
-    io::{Write, stdout},
+    io::{Write, stderr, stdout},
     time::Duration,
 };
 
 use anyhow::{Context, anyhow, bail};
-use tokio::{task::JoinSet, time::Instant};
+use rustix::time::{ClockId, clock_gettime};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -18,13 +23,23 @@ use crate::{
         progress,
     },
     client::{ClientError, Connection, DEFAULT_ENDPOINT, Endpoint},
+    open_files,
 };
+use latencies::Recorders;
+use live::Live;
 use load::{Load, Pace};
-use report::Setup;
+use report::{Report, Setup, Span};
+use schedule::{Rate, Schedule};
+use tally::Tally;
 
+mod latencies;
+mod live;
 mod load;
 mod messages;
 mod report;
+mod schedule;
+mod tally;
+mod timer;
 
 /// The longest run: a day.
 const LONGEST_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
@@ -35,23 +50,33 @@ const MAX_FRAME_BYTES: u64 = 8 * 1024 * 1024;
 /// Frames are made before the run, so that making them does not slow it. A bound on the memory that this takes.
 const MAX_PREPARED_BYTES: u64 = 512 * 1024 * 1024;
 
-/// Measure how many messages a running server acknowledges.
+/// Connections where nothing else is said: enough to keep a server on a few cores busy, few enough to leave the load
+/// generator cheap.
+const DEFAULT_CONNECTIONS: u16 = 8;
+
+/// The highest rate that can be asked for, far above what one client can send.
+const MAX_RATE: u32 = 100_000_000;
+
+/// Measure how many messages a running server acknowledges, and after how long.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Address of the server
     #[arg(long, default_value = DEFAULT_ENDPOINT)]
     url: Endpoint,
     /// Data type of the messages
-    #[arg(long = "type", value_name = "TYPE", value_parser = data_type)]
+    // What `wharf agent` sends too.
+    #[arg(long = "type", value_name = "TYPE", default_value = "system_metrics", value_parser = data_type)]
     data_type: String,
-    /// Connections that send at once
-    // Enough to keep a server on a few cores busy, few enough to leave the load generator cheap.
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=10_000))]
-    connections: u16,
     /// Agents that the messages are from, spread over the connections
     // Their lanes are hashes: of 256 agents nearly every one of the 64 lanes gets some.
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     agents: u32,
+    /// Connections that send at once [default: 8, or as many as there are agents]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    connections: Option<u16>,
+    /// Messages a second to offer, all connections together, whatever the server does; or as many as the windows let through
+    #[arg(long, value_name = "N|max", default_value = "max", value_parser = rate)]
+    rate: Offer,
     /// Messages in each frame
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     batch: u16,
@@ -61,77 +86,138 @@ pub struct Args {
     /// Encoding on the wire
     #[arg(long, value_enum, default_value_t = Format::Json)]
     format: Format,
-    /// How long to send
-    #[arg(long, default_value = "5s", value_parser = duration)]
+    /// How long to send and count
+    #[arg(long, default_value = "10s", value_parser = duration)]
     duration: Duration,
-    /// Frames that each connection has under way
+    /// How long to send before anything is counted
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration_or_none)]
+    warm_up: Duration,
+    /// Frames that each connection has under way at most
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4096))]
     window: u16,
-    /// Messages a second to send, all connections together; without it, as many as the windows let through
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
-    rate: Option<u32>,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
+}
+
+/// How much is offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Offer {
+    Max,
+    PerSecond(u32),
+}
+
+impl Args {
+    fn setup(&self) -> Setup {
+        let connections = self
+            .connections
+            .unwrap_or_else(|| DEFAULT_CONNECTIONS.min(u16::try_from(self.agents).unwrap_or(u16::MAX)));
+        Setup {
+            url: self.url.to_string(),
+            data_type: self.data_type.clone(),
+            encoding: self.format.into(),
+            connections,
+            agents: self.agents,
+            batch: self.batch,
+            size_bytes: self.size,
+            window: self.window,
+            rate: match self.rate {
+                Offer::Max => None,
+                Offer::PerSecond(rate) => Some(rate),
+            },
+            warm_up: self.warm_up,
+            duration: self.duration,
+        }
+    }
 }
 
 /// Sends for the duration, waits for what is unanswered, and prints the result to standard output.
 ///
 /// # Errors
 ///
-/// [`Usage`] for numbers that do not go together; otherwise when a message was refused or a connection broke. The result
-/// is printed all the same once the sending has begun.
+/// [`Usage`] for numbers that do not go together; otherwise when the server is out of reach, a message was refused or not
+/// answered, or a connection broke. The result is printed all the same once the sending has begun.
 pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let setup = Setup {
-        connections: args.connections,
-        agents: args.agents,
-        batch: args.batch,
-        size_bytes: args.size,
-        window: args.window,
-        encoding: args.format.into(),
-        rate: args.rate,
-    };
+    let setup = args.setup();
     check(&setup)?;
-    let mut loads = Vec::new();
-    for frames in messages::prepare(&setup, &args.data_type).context("failed to prepare messages")? {
+    open_files::raise_limit();
+    let frames = messages::prepare(&setup).context("failed to prepare messages")?;
+    let mut connections = Vec::new();
+    for _ in 0..setup.connections {
         let connection = tokio::select! {
             opened = Connection::open(&args.url, setup.window.into()) => opened.map_err(failed)?,
             () = shutdown.cancelled() => bail!("interrupted before all connections were open"),
         };
-        loads.push(Load::new(connection, frames, setup.batch));
+        connections.push(connection);
     }
 
-    let latency = load::histogram().context("failed to prepare a histogram")?;
-    let bar = progress::acknowledged();
+    let bar = progress::line();
+    let live = (!bar.is_hidden()).then(Live::default);
+    let recorders = Recorders::new(setup.connections).context("failed to prepare histograms")?;
     let started = Instant::now();
+    let counted_from = started + setup.warm_up;
+    let until = counted_from + setup.duration;
+    let showing = live
+        .clone()
+        .map(|live| tokio::spawn(live.show(bar.clone(), started, setup.warm_up + setup.duration)));
+    let cpu_before = tokio::spawn(async move {
+        sleep_until(counted_from).await;
+        cpu_time()
+    });
     let mut running = JoinSet::new();
-    for (load, number) in loads.into_iter().zip(0..) {
-        let pace = setup.pace(started, number);
-        let (latency, bar, shutdown) = (latency.clone(), bar.clone(), shutdown.clone());
-        running.spawn(async move { load.run(latency, pace, started + args.duration, &bar, &shutdown).await });
+    for (((connection, frames), number), recorder) in
+        connections.into_iter().zip(frames).zip(0..).zip(recorders.each())
+    {
+        let tally = Tally::new(counted_from, setup.batch, recorder.clone(), live.clone());
+        let load = Load::new(connection, frames, setup.pace(started, number), tally);
+        running.spawn(load.context("failed to make a timer")?.run(until, shutdown.clone()));
     }
-    let outcomes = running.join_all().await;
+    let tallies = running.join_all().await;
+    let ended = Instant::now();
+    let cpu_after = cpu_time();
+    if let Some(showing) = showing {
+        showing.abort();
+    }
     bar.finish_and_clear();
+    let tallies = tallies.into_iter().collect::<Result<Vec<_>, _>>().context("failed to use a timer")?;
 
-    let (report, failure) = report::sum_up(setup, latency, started, outcomes);
+    let cpu = if cpu_before.is_finished() { cpu_after.saturating_sub(cpu_before.await?) } else { cpu_after };
+    let span = Span {
+        counted_from,
+        until: until.min(ended),
+        interrupted: shutdown.is_cancelled() && ended < until,
+        cpu,
+    };
+    let latencies = recorders.sum().context("failed to add up histograms")?;
+    let (report, failure) = Report::new(setup, span, tallies, &latencies);
     let text = if args.json { serde_json::to_string(&report)? } else { report.to_string() };
     writeln!(stdout(), "{text}").context("failed to print the result")?;
     if let Some(failure) = failure {
-        return Err(failed(failure));
+        // Nobody is left to be told that standard error is gone.
+        let _ = writeln!(stderr(), "a connection broke: failed to {}", failure.with_causes());
     }
-    match report.refused() {
-        0 => Ok(()),
-        refused => bail!("not all messages were accepted: {refused} refused"),
+    match report.shortcomings() {
+        None => Ok(()),
+        Some(shortcomings) => bail!("not all messages were accepted: {shortcomings}"),
     }
 }
 
 impl Setup {
-    /// When a connection sends its frames, if there is a rate: all at the same pace, and one after the other.
-    fn pace(&self, started: Instant, connection: u16) -> Option<Pace> {
-        let turn = Duration::from_secs(1).saturating_mul(self.batch.into()) / self.rate?;
-        let due = started + turn.saturating_mul(connection.into());
-        Some(Pace { due, pause: turn.saturating_mul(self.connections.into()) })
+    /// When a connection sends its frames.
+    fn pace(&self, started: Instant, connection: u16) -> Pace {
+        match self.rate {
+            None => Pace::Windows { not_before: started },
+            Some(messages_per_second) => {
+                let rate = Rate { messages_per_second, batch: self.batch, connections: self.connections };
+                Pace::Rate(Schedule::new(started, rate, connection))
+            }
+        }
     }
+}
+
+/// What this process has used of processors so far.
+fn cpu_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or_default()
 }
 
 /// What a single argument cannot be checked for.
@@ -163,64 +249,28 @@ fn failed(error: ClientError) -> anyhow::Error {
     anyhow!("failed to {}", error.with_causes())
 }
 
+fn rate(text: &str) -> Result<Offer, String> {
+    if text == "max" {
+        return Ok(Offer::Max);
+    }
+    match text.parse() {
+        Ok(rate @ 1..=MAX_RATE) => Ok(Offer::PerSecond(rate)),
+        Ok(_) | Err(_) => Err(format!("expected `max` or 1 to {MAX_RATE} messages a second")),
+    }
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
+    let duration = duration_or_none(text)?;
+    if duration.is_zero() { Err("expected more than 0s".to_owned()) } else { Ok(duration) }
+}
+
+fn duration_or_none(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if duration.is_zero() || duration > LONGEST_DURATION {
-        return Err(format!(
-            "expected more than 0s and at most {}",
-            humantime::format_duration(LONGEST_DURATION)
-        ));
+    if duration > LONGEST_DURATION {
+        return Err(format!("expected at most {}", humantime::format_duration(LONGEST_DURATION)));
     }
     Ok(duration)
 }
 
 #[cfg(test)]
-mod tests {
-    use wharf_protocol::Encoding;
-
-    use super::*;
-
-    const SETUP: Setup = Setup {
-        connections: 8,
-        agents: 256,
-        batch: 1,
-        size_bytes: 300,
-        window: 64,
-        encoding: Encoding::Json,
-        rate: None,
-    };
-
-    #[test]
-    fn numbers_that_do_not_go_together_are_the_callers_mistake() {
-        assert!(check(&SETUP).is_ok());
-        for (setup, named) in [
-            (Setup { agents: 7, ..SETUP }, "--agents"),
-            (Setup { batch: 10_000, size_bytes: 1_000, ..SETUP }, "--batch 10000"),
-            (Setup { agents: 1_000_000, size_bytes: 1_000_000, ..SETUP }, "--agents"),
-            (Setup { connections: 10_000, agents: 10_000, batch: 1_000, ..SETUP }, "--connections"),
-        ] {
-            let usage = check(&setup).unwrap_err();
-            assert!(usage.0.contains(named), "{usage} does not name {named}");
-        }
-    }
-
-    #[test]
-    fn connections_share_a_rate_and_take_turns() {
-        let setup = Setup { connections: 4, agents: 4, batch: 10, rate: Some(1_000), ..SETUP };
-        let started = Instant::now();
-        for (connection, first) in [(0, 0), (1, 10), (3, 30)] {
-            let pace = setup.pace(started, connection).unwrap();
-            assert_eq!(pace.due - started, Duration::from_millis(first));
-            assert_eq!(pace.pause, Duration::from_millis(40));
-        }
-        assert!(SETUP.pace(started, 0).is_none());
-    }
-
-    #[test]
-    fn durations_need_a_unit_and_an_end() {
-        assert_eq!(duration("1500ms"), Ok(Duration::from_millis(1_500)));
-        for text in ["5", "0s", "2days", "soon", ""] {
-            assert!(duration(text).is_err(), "{text:?} was taken");
-        }
-    }
-}
+mod tests;

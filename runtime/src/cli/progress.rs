@@ -11,6 +11,15 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 /// Often enough to look alive, seldom enough to cost nothing.
 const REDRAW_INTERVAL: Duration = Duration::from_millis(250);
 
+/// A line on standard error whose text its owner sets.
+pub fn line() -> ProgressBar {
+    if !stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
+    ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_style(style)
+}
+
 /// A line on standard error that counts acknowledged messages. The end of the work is not known beforehand.
 pub fn acknowledged() -> ProgressBar {
     if !stderr().is_terminal() {

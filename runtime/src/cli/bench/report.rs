@@ -1,18 +1,34 @@
-//! The result of a run, for people in a few lines, for programs as JSON.
+//! The result of a run: for programs as one JSON object, whose fields `docs/capacity.md` describes; `render` has it for people.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
-use hdrhistogram::Histogram;
 use serde::{Serialize, Serializer};
 use tokio::time::Instant;
 use wharf_protocol::Encoding;
 
-use super::load::Outcome;
+use super::{latencies::Latencies, tally::Tally};
 use crate::client::ClientError;
+
+mod render;
+
+/// The share of messages that may be sent late by the client before its latencies are said to be its own: with more of
+/// them, p99 is one of theirs.
+const LATE_SHARE: f64 = 0.01;
+
+/// The share of the offered rate that counts as all of it: a run does not end on a message.
+const ACHIEVED_SHARE: f64 = 0.99;
 
 /// What was measured with.
 #[derive(Debug, Clone, Serialize)]
 pub struct Setup {
+    /// Where to.
+    pub url: String,
+    /// Data type of the messages.
+    #[serde(rename = "type")]
+    pub data_type: String,
+    /// Encoding on the wire.
+    #[serde(rename = "format", serialize_with = "encoding_name")]
+    pub encoding: Encoding,
     /// Connections that sent at once.
     pub connections: u16,
     /// Agents that the messages were from.
@@ -21,14 +37,29 @@ pub struct Setup {
     pub batch: u16,
     /// Bytes of each body, as JSON.
     pub size_bytes: u32,
-    /// Frames that each connection had under way.
+    /// Frames that each connection had under way at most.
     pub window: u16,
-    /// Encoding on the wire.
-    #[serde(rename = "format", serialize_with = "encoding_name")]
-    pub encoding: Encoding,
-    /// Messages a second that were to be sent, if not as many as could be.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Messages a second that were offered, if not as many as the windows let through.
     pub rate: Option<u32>,
+    /// Time before anything was counted.
+    #[serde(rename = "warm_up_seconds", serialize_with = "as_seconds")]
+    pub warm_up: Duration,
+    /// Time to send and count.
+    #[serde(rename = "duration_seconds", serialize_with = "as_seconds")]
+    pub duration: Duration,
+}
+
+/// When a run began and ended, and what it cost.
+#[derive(Debug, Clone, Copy)]
+pub struct Span {
+    /// From when on messages counted.
+    pub counted_from: Instant,
+    /// When no more was sent, unless all connections had ended before.
+    pub until: Instant,
+    /// Whether that was earlier than it should have been, because someone stopped it.
+    pub interrupted: bool,
+    /// CPU time of this program while it counted.
+    pub cpu: Duration,
 }
 
 /// What was measured.
@@ -36,101 +67,134 @@ pub struct Setup {
 pub struct Report {
     #[serde(flatten)]
     setup: Setup,
+    interrupted: bool,
     seconds: f64,
-    acknowledged: u64,
+    /// What was due in the time that counts, if there was a rate.
+    offered: Option<u64>,
+    sent: u64,
+    accepted: u64,
     refused: BTreeMap<&'static str, u64>,
+    unanswered: u64,
+    unsent: u64,
+    disconnects: u64,
     messages_per_second: f64,
+    /// Bodies that were accepted, in millions of bytes.
+    megabytes_per_second: f64,
     latency_ms: Latency,
+    sent_late: u64,
+    client_limited: bool,
+    client_cpu_seconds: f64,
 }
 
-/// Time from sending a frame to its answer.
+/// Time from when a frame was due, or without a rate from when it was sent, to its answer.
 #[derive(Debug, Serialize)]
 struct Latency {
     p50: f64,
+    p90: f64,
     p99: f64,
+    p99_9: f64,
     max: f64,
 }
 
-/// Adds up what the connections saw: the report, and the first failure if there was one.
-pub fn sum_up(
-    setup: Setup,
-    mut latency: Histogram<u64>,
-    started: Instant,
-    outcomes: Vec<Outcome>,
-) -> (Report, Option<ClientError>) {
-    let mut acknowledged = 0_u64;
-    let mut refused = BTreeMap::<_, u64>::new();
-    let mut ended = started;
-    let mut failure = None;
-    for outcome in outcomes {
-        acknowledged = acknowledged.saturating_add(outcome.acknowledged);
-        for (code, count) in outcome.refused {
-            let sum = refused.entry(code).or_default();
-            *sum = sum.saturating_add(count);
-        }
-        // All histograms have the same bounds, so nothing can fall out of this one.
-        let _ = latency.add(&outcome.latency);
-        ended = ended.max(outcome.ended);
-        failure = failure.or(outcome.failure);
-    }
-    (Report::new(setup, ended.duration_since(started), acknowledged, refused, &latency), failure)
-}
-
 impl Report {
-    fn new(
+    /// Adds up what the connections saw. Gives the first failure too, if there was one.
+    pub fn new(
         setup: Setup,
-        elapsed: Duration,
-        acknowledged: u64,
-        refused: BTreeMap<&'static str, u64>,
-        latency: &Histogram<u64>,
-    ) -> Self {
-        let seconds = elapsed.as_secs_f64();
-        let messages_per_second = if seconds > 0.0 { (acknowledged as f64 / seconds).round() } else { 0.0 };
-        let milliseconds = |microseconds: u64| microseconds as f64 / 1e3;
-        let latency_ms = Latency {
-            p50: milliseconds(latency.value_at_quantile(0.50)),
-            p99: milliseconds(latency.value_at_quantile(0.99)),
-            max: milliseconds(latency.max()),
-        };
-        Self {
-            setup,
-            seconds: (seconds * 1e3).round() / 1e3,
-            acknowledged,
-            refused,
-            messages_per_second,
-            latency_ms,
+        span: Span,
+        tallies: Vec<Tally>,
+        latencies: &Latencies,
+    ) -> (Self, Option<ClientError>) {
+        let mut refused = BTreeMap::<_, u64>::new();
+        let mut failure = None;
+        let mut disconnects = 0_u64;
+        let (mut sent, mut accepted, mut unanswered, mut unsent, mut late) =
+            (0_u64, 0_u64, 0_u64, 0_u64, 0_u64);
+        // A schedule has an end; without one the run ends with the last answer.
+        let mut ended = if setup.rate.is_some() { span.until } else { span.counted_from };
+        for tally in tallies {
+            for (code, count) in tally.refused {
+                let sum = refused.entry(code).or_default();
+                *sum = sum.saturating_add(count);
+            }
+            sent = sent.saturating_add(tally.sent);
+            accepted = accepted.saturating_add(tally.accepted);
+            unanswered = unanswered.saturating_add(tally.unanswered);
+            unsent = unsent.saturating_add(tally.unsent);
+            late = late.saturating_add(tally.late);
+            ended = tally.last_answer.map_or(ended, |answer| answer.max(ended));
+            if let Some(broken) = tally.failure {
+                disconnects = disconnects.saturating_add(1);
+                failure.get_or_insert(broken);
+            }
         }
+        let seconds = ended.saturating_duration_since(span.counted_from).as_secs_f64();
+        let per_second = |count: f64| if seconds > 0.0 { count / seconds } else { 0.0 };
+        let report = Self {
+            interrupted: span.interrupted,
+            seconds: rounded(seconds, 1e3),
+            offered: setup.rate.map(|_| sent.saturating_add(unsent)),
+            sent,
+            accepted,
+            refused,
+            unanswered,
+            unsent,
+            disconnects,
+            messages_per_second: rounded(per_second(accepted as f64), 10.0),
+            megabytes_per_second: rounded(
+                per_second(accepted as f64 * f64::from(setup.size_bytes)) / 1e6,
+                1e3,
+            ),
+            latency_ms: Latency::of(latencies),
+            sent_late: late,
+            client_limited: late as f64 > sent as f64 * LATE_SHARE,
+            client_cpu_seconds: rounded(span.cpu.as_secs_f64(), 1e3),
+            setup,
+        };
+        (report, failure)
     }
 
-    /// Messages that were refused, whatever for.
-    pub fn refused(&self) -> u64 {
-        self.refused.values().fold(0, |sum, count| sum.saturating_add(*count))
+    /// Why the run counts as failed, if it does: everything that was sent should have been accepted.
+    pub fn shortcomings(&self) -> Option<String> {
+        let refused = self.refused.values().fold(0_u64, |sum, count| sum.saturating_add(*count));
+        let found = [
+            (refused, "refused"),
+            (self.unanswered, "not answered"),
+            (self.disconnects, "connections broke"),
+        ];
+        let found: Vec<_> = found
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
+        (!found.is_empty()).then(|| found.join(", "))
+    }
+
+    /// Whether less was accepted than was offered, though nothing was refused.
+    fn fell_behind(&self) -> bool {
+        self.offered.is_some_and(|offered| (self.accepted as f64) < offered as f64 * ACHIEVED_SHARE)
     }
 }
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Setup { connections, agents, batch, size_bytes, window, encoding, rate } = &self.setup;
-        let format = name(*encoding);
-        writeln!(
-            f,
-            "{connections} connections, {agents} agents, batches of {batch}, bodies of {size_bytes} bytes, {format}, window {window}"
-        )?;
-        if let Some(rate) = rate {
-            writeln!(f, "{rate} messages/s were to be sent")?;
+impl Latency {
+    fn of(latencies: &Latencies) -> Self {
+        let milliseconds = |microseconds: u64| microseconds as f64 / 1e3;
+        let quantile = |quantile| milliseconds(latencies.value_at_quantile(quantile));
+        Self {
+            p50: quantile(0.50),
+            p90: quantile(0.90),
+            p99: quantile(0.99),
+            p99_9: quantile(0.999),
+            max: milliseconds(latencies.max()),
         }
-        writeln!(
-            f,
-            "acknowledged {} messages in {:.3} s: {:.0} messages/s",
-            self.acknowledged, self.seconds, self.messages_per_second
-        )?;
-        let Latency { p50, p99, max } = &self.latency_ms;
-        write!(f, "latency p50 {p50:.3} ms, p99 {p99:.3} ms, max {max:.3} ms")?;
-        for (code, count) in &self.refused {
-            write!(f, "\nrefused {count}: {code}")?;
-        }
-        Ok(())
     }
+}
+
+fn rounded(number: f64, parts: f64) -> f64 {
+    (number * parts).round() / parts
+}
+
+fn as_seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64())
 }
 
 fn name(encoding: Encoding) -> &'static str {
@@ -145,74 +209,4 @@ fn encoding_name<S: Serializer>(encoding: &Encoding, serializer: S) -> Result<S:
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cli::bench::load::histogram;
-
-    fn report(refused: BTreeMap<&'static str, u64>) -> Report {
-        let setup = Setup {
-            connections: 8,
-            agents: 256,
-            batch: 64,
-            size_bytes: 300,
-            window: 64,
-            encoding: Encoding::Msgpack,
-            rate: None,
-        };
-        let mut latency = histogram().unwrap();
-        for microseconds in 1..=1_000 {
-            latency.record(microseconds).unwrap();
-        }
-        Report::new(setup, Duration::from_millis(2_500), 1_000_000, refused, &latency)
-    }
-
-    #[test]
-    fn people_get_lines() {
-        insta::assert_snapshot!(report(BTreeMap::new()), @"
-        8 connections, 256 agents, batches of 64, bodies of 300 bytes, msgpack, window 64
-        acknowledged 1000000 messages in 2.500 s: 400000 messages/s
-        latency p50 0.500 ms, p99 0.990 ms, max 1.000 ms
-        ");
-        let mut paced = report(BTreeMap::new());
-        paced.setup.rate = Some(500_000);
-        assert_eq!(paced.to_string().lines().nth(1), Some("500000 messages/s were to be sent"));
-        insta::assert_snapshot!(report(BTreeMap::from([("overloaded", 64), ("unknown_type", 1)])), @"
-        8 connections, 256 agents, batches of 64, bodies of 300 bytes, msgpack, window 64
-        acknowledged 1000000 messages in 2.500 s: 400000 messages/s
-        latency p50 0.500 ms, p99 0.990 ms, max 1.000 ms
-        refused 64: overloaded
-        refused 1: unknown_type
-        ");
-    }
-
-    #[test]
-    fn programs_get_json() {
-        let json = serde_json::to_string(&report(BTreeMap::from([("overloaded", 64)]))).unwrap();
-        insta::assert_snapshot!(json, @r#"{"connections":8,"agents":256,"batch":64,"size_bytes":300,"window":64,"format":"msgpack","seconds":2.5,"acknowledged":1000000,"refused":{"overloaded":64},"messages_per_second":400000.0,"latency_ms":{"p50":0.5,"p99":0.99,"max":1.0}}"#);
-    }
-
-    #[test]
-    fn connections_add_up() {
-        let started = Instant::now();
-        let outcome = |acknowledged, microseconds, after| {
-            let mut latency = histogram().unwrap();
-            latency.record(microseconds).unwrap();
-            Outcome {
-                acknowledged,
-                refused: BTreeMap::from([("overloaded", 2)]),
-                latency,
-                ended: started + Duration::from_secs(after),
-                failure: None,
-            }
-        };
-        let (report, failure) = sum_up(
-            report(BTreeMap::new()).setup,
-            histogram().unwrap(),
-            started,
-            vec![outcome(10, 100, 4), outcome(30, 9_000, 2)],
-        );
-        assert!(failure.is_none());
-        assert_eq!((report.acknowledged, report.refused(), report.messages_per_second), (40, 4, 10.0));
-        assert_eq!(report.latency_ms.max, 9.007);
-    }
-}
+mod tests;
