@@ -47,9 +47,13 @@ format: ## format all code
 	$(CARGO) fmt --all
 	cd guest-receivers && $(CARGO) fmt --all
 
-bench: build guests ## print acknowledged messages a second, what calls, instances and connections cost, what hostile receivers cost another
-	@$(CARGO) build --locked --workspace --example speed --example compile_component --example idle
+bench: build guests ## print what this machine takes beside its ceilings, and what handling, the sandbox, connections and hostile receivers cost
+	@$(CARGO) build --locked --workspace --example echo --example plain_file --example native_against_sandboxed --example speed --example compile_component --example idle
 	@tests/bench/run
+	@echo
+	@tests/bench/cost
+	@echo
+	@target/debug/examples/native_against_sandboxed
 	@echo
 	@tests/bench/idle
 	@echo

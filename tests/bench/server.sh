@@ -7,8 +7,12 @@ data=$root/target/bench-data
 log=$root/target/bench-server.log
 result=$root/target/bench-result.json
 server=
+# How long `send` sends before it counts.
+warm_up=500ms
 # What else is to end with the script.
 children=
+# Where a line of a table misses its aim, that is said; it is no failure.
+missed="  missed"
 
 stop() {
     local status=$?
@@ -60,6 +64,30 @@ start_server() {
         echo 'the server did not start' >&2
         exit 1
     fi
+}
+
+# Starts the example that answers each frame and does nothing else, with its arguments. Its address is in `url` then.
+start_echo() {
+    local word what address
+    exec 3< <(exec "$root/target/debug/examples/echo" "$@" 2>"$log")
+    server=$!
+    url=
+    read -r -t 60 -u 3 word what address && url=$address
+}
+
+# The sum of the server's series of that name and, if given, of that label, as in `metric wharf_messages_accepted_total type=fsync`.
+# 0 if there is none.
+metric() {
+    local label=${2-}
+    curl -sS --noproxy '*' "$admin/metrics" | awk -v name="$1" -v label="${label%%=*}=\"${label#*=}\"" '
+        { at = index($0, "{"); series = at ? substr($0, 1, at - 1) : $1 }
+        series == name && (label == "=\"\"" || index($0, label)) { sum += $NF }
+        END { printf "%.6f\n", sum }'
+}
+
+# The seconds of processors that the server has used so far.
+cpu_seconds() {
+    awk -v hertz="$(getconf CLK_TCK)" '{ sub(/.*\) /, ""); print ($12 + $13) / hertz }' "/proc/$server/stat"
 }
 
 # Sends messages to the server, as these arguments of `wharf bench` say. In the background, because a shell that waits for a

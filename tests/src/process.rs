@@ -58,9 +58,14 @@ impl Process {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Sends any signal.
+    pub fn signal(&self, signal: Signal) {
         let pid =
             self.child.id().and_then(|id| Pid::from_raw(id.try_into().expect("a process id is an i32")));
-        kill_process(pid.expect("the process runs"), Signal::TERM).expect("the process can be told to stop");
+        kill_process(pid.expect("the process runs"), signal).expect("the process can be sent a signal");
     }
 
     /// Waits for the end of the process and of its output.

@@ -33,6 +33,11 @@ impl Server {
         self.process.terminate();
     }
 
+    /// See [`Process::signal`].
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        self.process.signal(signal);
+    }
+
     /// Waits for its end.
     pub async fn ended(&mut self) -> ExitStatus {
         self.process.ended().await

@@ -172,22 +172,20 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
         let load = Load::new(connection, frames, setup.pace(started, number), tally);
         running.spawn(load.context("failed to make a timer")?.run(until, shutdown.clone()));
     }
-    let tallies = running.join_all().await;
+    let loads = running.join_all().await;
     let ended = Instant::now();
     let cpu_after = cpu_time();
     if let Some(showing) = showing {
         showing.abort();
     }
     bar.finish_and_clear();
-    let tallies = tallies.into_iter().collect::<Result<Vec<_>, _>>().context("failed to use a timer")?;
+    let loads = loads.into_iter().collect::<Result<Vec<_>, _>>().context("failed to use a timer")?;
 
+    // Earlier than planned if someone stopped it, or no connection was left.
+    let until = loads.iter().map(|load| load.until).fold(ended.min(until), Instant::min);
+    let tallies = loads.into_iter().map(|load| load.settle(until)).collect();
     let cpu = if cpu_before.is_finished() { cpu_after.saturating_sub(cpu_before.await?) } else { cpu_after };
-    let span = Span {
-        counted_from,
-        until: until.min(ended),
-        interrupted: shutdown.is_cancelled() && ended < until,
-        cpu,
-    };
+    let span = Span { counted_from, until, interrupted: shutdown.is_cancelled(), cpu };
     let latencies = recorders.sum().context("failed to add up histograms")?;
     let (report, failure) = Report::new(setup, span, tallies, &latencies);
     let text = if args.json { serde_json::to_string(&report)? } else { report.to_string() };

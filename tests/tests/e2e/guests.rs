@@ -24,6 +24,7 @@ covered! {
     "hostile" => crate::hostile::compute::an_endless_loop,
     "init-fails" => crate::poison::an_instance_that_cannot_begin_is_tried_again_while_others_work,
     "keyvalue" => crate::guests::keyvalue,
+    "meter" => crate::bench::bodies_are_metrics_that_a_receiver_can_read,
     "no-handler" => crate::config::a_component_that_cannot_be_a_receiver_is_refused,
     "odd-import" => crate::config::a_component_that_cannot_be_a_receiver_is_refused,
     "page" => crate::pages::pages_are_listed_and_served,

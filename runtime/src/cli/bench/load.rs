@@ -27,6 +27,16 @@ pub enum Pace {
     Rate(Schedule),
 }
 
+/// A load that has ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Until when it sent, or would have.
+    pub until: Instant,
+    at: Instant,
+    pace: Pace,
+    tally: Tally,
+}
+
 /// A connection with the frames that it sends in a circle.
 pub struct Load {
     connection: Connection<Instant>,
@@ -51,13 +61,16 @@ impl Load {
         Ok(Self { connection, frames, pace, timer: Timer::new()?, tally })
     }
 
-    /// Sends what is due before `until`, or until told to stop, and hears all answers.
+    /// Sends what is due before `until`, or until told to stop, and hears all answers. What the server did not take of the
+    /// warm-up in its time is passed over.
     ///
     /// # Errors
     ///
     /// Those of [`Timer::at`].
-    pub async fn run(self, mut until: Instant, stop: CancellationToken) -> io::Result<Tally> {
+    pub async fn run(self, mut until: Instant, stop: CancellationToken) -> io::Result<Ended> {
         let Self { mut connection, frames, mut pace, mut timer, mut tally } = self;
+        let counted_from = tally.counted_from();
+        let mut warming_up = true;
         let mut frames = frames.iter().cycle();
         let mut stopped = std::pin::pin!(stop.cancelled());
         let mut give_up = None;
@@ -66,6 +79,10 @@ impl Load {
         loop {
             let mut now = Instant::now();
             let mut next = None;
+            if warming_up && now >= counted_from {
+                warming_up = false;
+                pace.skip_before(counted_from);
+            }
             while connection.has_room()
                 && let Some(since) = pace.next(now, until)
             {
@@ -115,16 +132,23 @@ impl Load {
                 }
             }
         }
-        let now = Instant::now();
-        if let Pace::Rate(schedule) = pace {
-            tally.leave_unsent(now, until, schedule);
-        }
+        let at = Instant::now();
         if tally.failure.is_none() && connection.in_flight() == 0 {
             connection.close().await;
         } else {
-            tally.give_up(now, connection.into_unanswered());
+            tally.give_up(at, connection.into_unanswered());
         }
-        Ok(tally)
+        Ok(Ended { until, at, pace, tally })
+    }
+}
+
+impl Ended {
+    /// What became of its messages in a run that lasted until then.
+    pub fn settle(mut self, until: Instant) -> Tally {
+        if let Pace::Rate(schedule) = self.pace {
+            self.tally.leave_unsent(self.at, until, schedule);
+        }
+        self.tally
     }
 }
 
@@ -151,6 +175,12 @@ impl Pace {
     fn sent(&mut self) {
         if let Self::Rate(schedule) = self {
             schedule.advance(1);
+        }
+    }
+
+    fn skip_before(&mut self, moment: Instant) {
+        if let Self::Rate(schedule) = self {
+            schedule.advance(schedule.due_before(moment));
         }
     }
 

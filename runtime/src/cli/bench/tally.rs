@@ -62,6 +62,11 @@ impl Tally {
         }
     }
 
+    /// From when on frames count.
+    pub fn counted_from(&self) -> Instant {
+        self.counted_from
+    }
+
     /// A frame goes out whose latency counts from `since`. It could have gone out at `possible`.
     pub fn send(&mut self, now: Instant, since: Instant, possible: Instant) {
         if since < self.counted_from {

@@ -16,7 +16,7 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 
 struct Run {
     server: Served,
-    load: tokio::task::JoinHandle<io::Result<Tally>>,
+    load: tokio::task::JoinHandle<io::Result<Ended>>,
     recorders: Recorders,
     stop: CancellationToken,
 }
@@ -44,7 +44,9 @@ fn rate(started: Instant, frames: u32) -> Pace {
 
 impl Run {
     async fn end(self) -> (Tally, Latencies) {
-        (self.load.await.unwrap().unwrap(), self.recorders.sum().unwrap())
+        let ended = self.load.await.unwrap().unwrap();
+        let until = ended.until;
+        (ended.settle(until), self.recorders.sum().unwrap())
     }
 }
 
@@ -87,6 +89,23 @@ async fn what_a_full_window_kept_back_is_told_and_has_waited() {
 }
 
 #[tokio::test]
+async fn what_is_left_of_the_warm_up_is_passed_over() {
+    let now = Instant::now();
+    let rate = Rate { messages_per_second: 10, batch: 1, connections: 1 };
+    // An hour of warm-up in which nothing went out, and then four frames.
+    let pace = Pace::Rate(Schedule::new(now - HOUR, rate, 0));
+    let mut run = start(now, now + 400 * MILLISECOND, pace).await;
+    let mut frames = 0;
+    while run.server.frame().await.is_some() {
+        run.server.accept(1).await;
+        frames += 1;
+    }
+    let (tally, latencies) = run.end().await;
+    assert_eq!((frames, tally.accepted, tally.unsent), (4, 4, 0));
+    assert!(latencies.max() < 3_000_000_000, "{}", latencies.max());
+}
+
+#[tokio::test]
 async fn without_a_rate_each_answer_lets_the_next_frame_go() {
     let started = Instant::now();
     let pace = Pace::Windows { not_before: started };
@@ -115,7 +134,8 @@ async fn a_connection_that_breaks_is_told_with_what_it_took_along() {
     run.server.refuse(Refusal::new(Code::UnknownType, "no such type")).await;
     run.server.frame().await.unwrap();
     run.server.close(1001).await;
-    let tally = run.load.await.unwrap().unwrap();
+    let ended = run.load.await.unwrap().unwrap();
+    let tally = ended.settle(started + HOUR);
     assert!(tally.failure.is_some());
     assert_eq!(tally.refused.get("unknown_type"), Some(&1));
     assert!(tally.unanswered >= 1, "{tally:?}");
