@@ -39,6 +39,7 @@ use std::{
 };
 
 use disk::{Disk, Loss, Picture, Thoroughness};
+use image::Image;
 use stage::{Books, DATABASE, Part, Progress, Promise, Subject, Theatre};
 
 mod contents;
@@ -74,6 +75,24 @@ fn paint(picture: &Picture, dir: &Path) {
             Some(image) => image.paint(&dir.join(path)).unwrap(),
         }
     }
+}
+
+/// What there really is in a directory.
+fn look(root: &Path) -> Picture {
+    let mut picture = Picture::new();
+    let mut dirs = vec![root.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for path in dir.read_dir().unwrap().map(|entry| entry.unwrap().path()) {
+            let name = path.strip_prefix(root).unwrap().to_owned();
+            if path.is_dir() {
+                picture.insert(name, None);
+                dirs.push(path);
+            } else {
+                picture.insert(name, Some(Image::of(&path).unwrap()));
+            }
+        }
+    }
+    picture
 }
 
 /// A picture that is to be tried.

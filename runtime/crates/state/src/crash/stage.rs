@@ -12,7 +12,6 @@ use std::{
 
 use super::{
     disk::{Disk, Picture},
-    image::Image,
     trace::{CALLS, Event, Tracer},
 };
 use crate::{StateError, store::processes::DIR};
@@ -227,7 +226,7 @@ impl Theatre {
         assert!(status.success(), "part {part}: {status}");
         let (root, marks) = (self.path(ROOT), self.path(MARKS));
         if how == How::Untraced {
-            self.disk = Disk::holding(look(&root));
+            self.disk = Disk::holding(super::look(&root));
             let marks = fs::read_to_string(marks).unwrap();
             self.progress =
                 Progress { begun: marks.matches(BEGIN).count(), ended: marks.matches(END).count() };
@@ -243,24 +242,7 @@ impl Theatre {
             }
             tell(disk, *progress);
         });
-        assert_eq!(disk.as_seen(), look(&root), "the trace does not tell what became of the disk");
+        let is_told = disk.as_seen() == super::look(&root);
+        assert!(is_told, "the trace does not tell what became of the disk");
     }
-}
-
-/// What there really is in a directory.
-fn look(root: &Path) -> Picture {
-    let mut picture = Picture::new();
-    let mut dirs = vec![root.to_owned()];
-    while let Some(dir) = dirs.pop() {
-        for path in dir.read_dir().unwrap().map(|entry| entry.unwrap().path()) {
-            let name = path.strip_prefix(root).unwrap().to_owned();
-            if path.is_dir() {
-                picture.insert(name, None);
-                dirs.push(path);
-            } else {
-                picture.insert(name, Some(Image::of(&path).unwrap()));
-            }
-        }
-    }
-    picture
 }

@@ -4,12 +4,15 @@
 use std::{
     collections::HashMap,
     ffi::OsString,
-    fmt, fs,
+    fmt, fs, mem,
     os::unix::ffi::OsStringExt as _,
     path::{Path, PathBuf},
 };
 
-use super::disk::{Disk, Step};
+use super::{
+    disk::{Disk, Step},
+    look,
+};
 
 /// Every system call that can change a file, and what is needed to know which file that is. Those that are not understood are
 /// among them: they must not be used.
@@ -75,6 +78,7 @@ impl Tracer {
     /// Reads the trace, and tells what the lines mean, one after the other. Whoever is told of a step lets the disk take it.
     pub fn read(mut self, trace: &Path, disk: &mut Disk, mut tell: impl FnMut(&mut Disk, Event)) {
         let trace = fs::read_to_string(trace).unwrap();
+        let mut uncertain = Vec::new();
         for line in trace.lines() {
             let (thread, line) = line.split_once(' ').unwrap();
             let line = line.trim_start();
@@ -91,15 +95,41 @@ impl Tracer {
                 self.unfinished.insert(thread.to_owned(), (begin.to_owned(), covered));
                 continue;
             }
-            let event = if let Some(line) = line.strip_prefix("<... ") {
-                let (_, end) = line.split_once(" resumed>").unwrap();
-                let (begin, covered) = self.unfinished.remove(thread).unwrap();
-                let whole = begin + end;
-                self.event(&Call { covered: Some(covered), ..Call::parse(&whole) }, disk)
-            } else {
-                self.event(&Call::parse(line), disk)
+            let (whole, covered) = match line.strip_prefix("<... ") {
+                Some(line) => {
+                    let (_, end) = line.split_once(" resumed>").unwrap();
+                    let (begin, covered) = self.unfinished.remove(thread).unwrap();
+                    (begin + end, Some(covered))
+                }
+                None => (line.replace(" <unfinished ...>", ""), None),
             };
-            if let Some(event) = event {
+            if whole.ends_with("= ?") {
+                uncertain.push(whole);
+                continue;
+            }
+            if let Some(event) = self.event(&Call { covered, ..Call::parse(&whole) }, disk) {
+                tell(disk, event);
+            }
+        }
+        uncertain.extend(mem::take(&mut self.unfinished).into_values().map(|(begin, _)| begin));
+        self.settle(&uncertain, disk, tell);
+    }
+
+    /// Looks whether calls were carried out that were under way when the process ended. That syncs were is not assumed.
+    fn settle(&mut self, uncertain: &[String], disk: &mut Disk, mut tell: impl FnMut(&mut Disk, Event)) {
+        for call in uncertain {
+            let found = look(&self.root);
+            let mut call = Call { result: Some(0), ..Call::parse(call) };
+            if disk.as_seen() == found || matches!(call.name, "fsync" | "fdatasync") {
+                continue;
+            }
+            if let ("write" | "writev", Some(&What::File(file))) = (call.name, self.what(&call)) {
+                // Perhaps only a part of it.
+                let lengths = found.iter().filter(|(path, _)| disk.file(path) == Some(file));
+                let length = lengths.filter_map(|(_, image)| Some(image.as_ref()?.length())).sum::<usize>();
+                call.result = i64::try_from(length.saturating_sub(disk.length(file))).ok();
+            }
+            if let Some(event) = self.event(&call, disk) {
                 tell(disk, event);
             }
         }
