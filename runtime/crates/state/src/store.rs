@@ -13,6 +13,8 @@ use open::Open;
 
 #[cfg(test)]
 mod crash;
+#[cfg(test)]
+mod model;
 pub(crate) mod open;
 #[cfg(test)]
 pub(crate) mod processes;
