@@ -7,6 +7,7 @@ pub mod agent;
 pub mod bench;
 pub mod check;
 pub mod compile_component;
+pub mod doctor;
 pub mod inspect;
 pub mod pause;
 pub mod run;
@@ -51,6 +52,8 @@ enum Command {
     Check(check::Args),
     /// Show what a component exports, imports and needs.
     Inspect(inspect::Args),
+    /// Check a data directory that no server runs on.
+    Doctor(doctor::Args),
     /// Show what a running server does.
     Status(status::Args),
     /// Stop calling a receiver; its messages wait.
@@ -99,6 +102,7 @@ impl Command {
             Command::Run(args) => run::run(args, shutdown).await,
             Command::Check(args) => check::run(args).await,
             Command::Inspect(args) => inspect::run(args, shutdown).await,
+            Command::Doctor(args) => doctor::run(args, shutdown).await,
             Command::Status(args) => status::run(args, shutdown).await,
             Command::Pause(args) => pause::run(pause::Action::Pause, args, shutdown).await,
             Command::Resume(args) => pause::run(pause::Action::Resume, args, shutdown).await,

@@ -21,6 +21,11 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use marks::{ABSENT, Mark, PAUSED, RECEIVERS};
+
+mod marks;
+pub mod offline;
+
 /// The layout that this version reads and writes.
 const FORMAT: &str = "1";
 
@@ -48,9 +53,9 @@ pub enum DataDirError {
         #[source]
         source: io::Error,
     },
-    /// Another server runs on it.
+    /// Another server runs on it, or it is being looked at.
     #[error(
-        "use the data directory {path}: another server runs on it; stop that one, or give this one a `data-dir` of its own"
+        "use the data directory {path}: another server runs on it, or `wharf doctor` looks at it; stop that one, or give this one a `data-dir` of its own"
     )]
     InUse {
         /// The directory.
@@ -65,6 +70,16 @@ pub enum DataDirError {
         path: PathBuf,
         /// What its FORMAT file holds.
         found: String,
+    },
+    /// A list in it is damaged.
+    #[error("read {path}: {found}; {advice}")]
+    Mark {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        found: String,
+        /// What to do about it.
+        advice: &'static str,
     },
 }
 
@@ -99,7 +114,7 @@ impl DataDir {
                 });
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                write_durably(&format_path, FORMAT).map_err(at(&format_path))?;
+                write_durably(&format_path, &format!("{FORMAT}\n")).map_err(at(&format_path))?;
             }
             Err(error) => return Err(at(&format_path)(error)),
         }
@@ -115,7 +130,8 @@ impl DataDir {
 
     /// Writes down, durably, that receivers are being fed.
     pub fn mark_running(&self) -> Result<(), DataDirError> {
-        self.write("RUNNING", "")
+        let path = self.path.join("RUNNING");
+        write_durably(&path, "\n").map_err(|source| DataDirError::Io { path, source })
     }
 
     /// Writes down that nothing was left half done.
@@ -126,58 +142,45 @@ impl DataDir {
 
     /// Receivers and data types that were written down as known, each once.
     pub fn known_receivers(&self) -> Result<Vec<(String, String)>, DataDirError> {
-        let text = self.read("RECEIVERS")?;
-        Ok(text.lines().filter_map(|line| line.split_once(' ')).map(owned).collect())
+        known_receivers(&self.path)
     }
 
     /// Writes these down as known, durably. Their names have no spaces, by the config's own rule.
     pub fn know_receivers(&self, pairs: &[(String, String)]) -> Result<(), DataDirError> {
-        let lines: Vec<String> =
-            pairs.iter().map(|(receiver, topic)| format!("{receiver} {topic}")).collect();
-        self.write("RECEIVERS", &lines.join("\n"))
+        self.write(RECEIVERS, pairs.iter().map(|(receiver, topic)| format!("{receiver} {topic}")))
     }
 
-    /// Receivers and data types that were written down as absent, and since when, Unix milliseconds. A line that is none counts
-    /// as not written: what it was about is absent from now on.
+    /// Receivers and data types that were written down as absent, and since when, Unix milliseconds.
     pub fn absent_receivers(&self) -> Result<Absences, DataDirError> {
-        let text = self.read("ABSENT")?;
-        let absence = |line: &str| {
+        let absence = |line: &String| {
             let mut words = line.split(' ');
             let (receiver, topic, since) = (words.next()?, words.next()?, words.next()?.parse().ok()?);
             Some((owned((receiver, topic)), since))
         };
-        Ok(text.lines().filter_map(absence).collect())
+        Ok(read_mark(&self.path, ABSENT)?.iter().filter_map(absence).collect())
     }
 
     /// Writes these and no others down as absent, durably.
     pub fn note_absent(&self, absences: &Absences) -> Result<(), DataDirError> {
-        let lines: Vec<String> =
-            absences.iter().map(|((receiver, topic), since)| format!("{receiver} {topic} {since}")).collect();
-        self.write("ABSENT", &lines.join("\n"))
+        let line =
+            |((receiver, topic), since): (&(String, String), &u64)| format!("{receiver} {topic} {since}");
+        self.write(ABSENT, absences.iter().map(line))
     }
 
     /// The receivers that were written down as paused.
     pub fn paused_receivers(&self) -> Result<Vec<String>, DataDirError> {
-        Ok(self.read("PAUSED")?.split_whitespace().map(str::to_owned).collect())
+        read_mark(&self.path, PAUSED)
     }
 
     /// Writes these and no others down as paused, durably.
     pub fn pause_receivers<'a>(&self, names: impl Iterator<Item = &'a str>) -> Result<(), DataDirError> {
-        self.write("PAUSED", &names.collect::<Vec<_>>().join("\n"))
+        self.write(PAUSED, names.map(str::to_owned))
     }
 
-    /// The text of a file of ours; nothing if it was never written.
-    fn read(&self, name: &str) -> Result<String, DataDirError> {
-        let path = self.path.join(name);
-        match fs::read_to_string(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-            read => read.map_err(|source| DataDirError::Io { path, source }),
-        }
-    }
-
-    fn write(&self, name: &str, text: &str) -> Result<(), DataDirError> {
-        let path = self.path.join(name);
-        write_durably(&path, text).map_err(|source| DataDirError::Io { path, source })
+    fn write(&self, mark: Mark, lines: impl Iterator<Item = String>) -> Result<(), DataDirError> {
+        let path = self.path.join(mark.name);
+        let text = Mark::encode(&lines.collect::<Vec<_>>().join("\n"));
+        write_durably(&path, &text).map_err(|source| DataDirError::Io { path, source })
     }
 
     /// Where topics are kept.
@@ -202,13 +205,30 @@ pub fn components(data_dir: &Path) -> PathBuf {
     data_dir.join("components")
 }
 
+fn known_receivers(data_dir: &Path) -> Result<Vec<(String, String)>, DataDirError> {
+    let lines = read_mark(data_dir, RECEIVERS)?;
+    Ok(lines.iter().filter_map(|line| line.split_once(' ')).map(owned).collect())
+}
+
+/// The lines of a list; none if it was never written.
+fn read_mark(data_dir: &Path, mark: Mark) -> Result<Vec<String>, DataDirError> {
+    let path = data_dir.join(mark.name);
+    match fs::read(&path) {
+        Ok(text) => {
+            mark.decode(&text).map_err(|found| DataDirError::Mark { path, found, advice: mark.advice })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(source) => Err(DataDirError::Io { path, source }),
+    }
+}
+
 fn owned((receiver, topic): (&str, &str)) -> (String, String) {
     (receiver.to_owned(), topic.to_owned())
 }
 
 fn write_durably(path: &Path, text: &str) -> io::Result<()> {
     let unfinished = path.with_extension("new");
-    fs::write(&unfinished, format!("{text}\n"))?;
+    fs::write(&unfinished, text)?;
     File::open(&unfinished)?.sync_all()?;
     fs::rename(&unfinished, path)?;
     match path.parent() {
@@ -266,7 +286,8 @@ mod tests {
         data_dir.note_absent(&Absences::new()).unwrap();
         assert_eq!(data_dir.absent_receivers().unwrap(), Absences::new());
         fs::write(folder.path().join("ABSENT"), "journal metrics\nother metrics 3\n\n").unwrap();
-        assert_eq!(data_dir.absent_receivers().unwrap().len(), 1);
+        let refusal = data_dir.absent_receivers().unwrap_err().to_string();
+        assert!(refusal.contains("ABSENT: a line of it is not one"), "{refusal}");
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod rest;
 pub mod seen;
 pub mod server;
 pub mod site;
+pub mod tree;
 pub mod wait;
 
 pub use agent::Agent;
@@ -27,4 +28,5 @@ pub use rest::Rest;
 pub use seen::Seen;
 pub use server::Server;
 pub use site::{Finished, Site};
+pub use tree::Tree;
 pub use wait::{eventually, within};

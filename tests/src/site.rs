@@ -39,6 +39,11 @@ impl Site {
         self.folder.path()
     }
 
+    /// The data directory.
+    pub fn data(&self) -> PathBuf {
+        self.path().join("data")
+    }
+
     /// The folder of a data type's log.
     pub fn topic(&self, data_type: &str) -> PathBuf {
         self.path().join("data/log").join(data_type)

@@ -20,6 +20,18 @@ pub fn line() -> ProgressBar {
     ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_style(style)
 }
 
+/// A bar on standard error that counts bytes that were looked at.
+pub fn examined() -> ProgressBar {
+    if !stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{bar:40} {binary_bytes} of {binary_total_bytes}, {elapsed}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr()).with_style(style);
+    bar.enable_steady_tick(REDRAW_INTERVAL);
+    bar
+}
+
 /// A line on standard error that counts acknowledged messages. The end of the work is not known beforehand.
 pub fn acknowledged() -> ProgressBar {
     if !stderr().is_terminal() {

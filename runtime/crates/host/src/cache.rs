@@ -127,6 +127,42 @@ async fn read_artifact(place: &Path) -> Option<Artifact> {
     .await
 }
 
+/// Compiled components, as an offline check finds them.
+#[derive(Debug, Default)]
+pub struct CacheCheck {
+    /// How many are whole.
+    pub whole: u64,
+    /// The files of those that are not.
+    pub damaged: Vec<PathBuf>,
+}
+
+/// Checks the compiled components in a folder and changes nothing. Blocks on the disk.
+///
+/// # Errors
+///
+/// When the folder or a file can't be read.
+pub fn check_cache(dir: &Path) -> io::Result<CacheCheck> {
+    let mut checked = CacheCheck::default();
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(checked),
+        entries => entries?,
+    };
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_none_or(|extension| extension != EXTENSION) {
+            continue;
+        }
+        let bytes = fs::read(&path)?;
+        let parts = bytes.split_at_checked(DIGEST_BYTES);
+        match parts.filter(|(digest, artifact)| Sha256::digest(artifact).as_slice() == *digest) {
+            Some(_) => checked.whole = checked.whole.saturating_add(1),
+            None => checked.damaged.push(path),
+        }
+    }
+    checked.damaged.sort();
+    Ok(checked)
+}
+
 /// Takes what the child wrote into the cache.
 fn keep(work: &TempDir, output: &Path, dir: &Path, place: &Path) -> io::Result<Artifact> {
     let bytes = fs::read(output)?;

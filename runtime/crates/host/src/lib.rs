@@ -50,6 +50,7 @@ mod usage;
 mod wasi;
 
 pub use bindings::{Batch, Body, Failure, FailureAction, Message, PresenceChange, Redelivery};
+pub use cache::{CacheCheck, check_cache};
 pub use compile::{CompileError, compile};
 pub use contract::{Export, Grant, Import, Standing};
 pub use error::{HostError, LoadError};

@@ -19,12 +19,14 @@
 //! format; `scan` walks a segment's blocks and past damaged ones; `recovery` does so when a topic is opened;
 //! `writer` is the one thread of a topic that writes, as far as `free_space` lets it; `tail` keeps the latest
 //! blocks in memory; `backlog` reads what the tail no longer holds; `times` finds records by their time, and times of records;
-//! `retention` deletes segments; `observer` tells outside how the writer does; `check` looks at a log that nobody has open.
+//! `retention` deletes segments; `observer` tells outside how the writer does; `check` looks at a log that nobody has open;
+//! `backup` copies a topic while it is written to.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
 mod backlog;
+mod backup;
 mod block;
 mod bound;
 mod check;

@@ -282,6 +282,11 @@ impl Segments {
         self.lock().kept.values().next_back().cloned()
     }
 
+    /// All that are kept, the oldest first.
+    pub(crate) fn all(&self) -> Vec<Arc<Segment>> {
+        self.lock().kept.values().cloned().collect()
+    }
+
     /// Whether the segment is still kept.
     pub(crate) fn has(&self, segment: &Segment) -> bool {
         self.lock().kept.contains_key(&segment.header.base)

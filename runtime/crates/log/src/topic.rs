@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot, watch};
 
+use crate::backup;
 use crate::block::ROW_BYTES;
 use crate::error::{AppendError, ReadError, TrimError};
 use crate::files::Files;
@@ -331,7 +332,18 @@ impl Topic {
 
     /// Every offset that was ever used is below this one, durably. A cursor above it belongs to other data.
     pub fn reserved(&self) -> u64 {
-        self.shared.reserved.load(Ordering::Acquire)
+        self.shared.reserved()
+    }
+
+    /// Copies the topic into the directory `to`, which must not be there, while it is written to. The copy is as a crash at
+    /// this moment would leave the topic, and has everything that is readable now, unless it is trimmed meanwhile. Blocks on
+    /// the disk; full segments are not copied but get a second name, where the file system can do that.
+    ///
+    /// # Errors
+    ///
+    /// When a file can't be read or written. What was copied by then is left behind.
+    pub fn back_up(&self, to: &std::path::Path) -> std::io::Result<()> {
+        backup::back_up(&self.shared, to)
     }
 
     /// A reader of these lanes that begins at this offset. Nothing is read before it is asked.
@@ -351,6 +363,11 @@ impl Topic {
 }
 
 impl Shared {
+    /// Every offset that was ever used is below, durably.
+    pub(crate) fn reserved(&self) -> u64 {
+        self.reserved.load(Ordering::Acquire)
+    }
+
     /// Everything below was deleted on purpose.
     pub(crate) fn trimmed(&self) -> u64 {
         self.trimmed.load(Ordering::Acquire)

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Slice};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable as _, Slice};
 
 use crate::{
     StateError,
@@ -73,6 +73,40 @@ pub fn open(
         Ok(Err(error)) => Err(StateError::Open { dir: dir.to_owned(), source: Box::new(error) }),
         Err(_) => Err(damaged(dir, "it can't be opened: the database panicked".to_owned())),
     }
+}
+
+/// How much is copied in one write.
+const COPY_BYTES: u64 = 1024 * 1024;
+
+/// Copies what is in the database `from`, which may be written to meanwhile, into `to`, which has nothing: as it is at one
+/// moment, durably. Each is given with its folder.
+pub fn copy(
+    (from, from_dir): (&Database, &Path),
+    (to, to_dir): (&Database, &Path),
+) -> Result<(), StateError> {
+    let unread = |error| StateError::Read { dir: from_dir.to_owned(), source: Box::new(error) };
+    let unwritten = |error| StateError::Write { dir: to_dir.to_owned(), source: Box::new(error) };
+    let snapshot = from.snapshot();
+    for name in from.list_keyspace_names() {
+        let source = from.keyspace(&name, KeyspaceCreateOptions::default).map_err(unread)?;
+        let target = Area::open(to, &name, COPY_BYTES).map_err(unwritten)?;
+        let mut entries = snapshot.iter(&source).peekable();
+        while entries.peek().is_some() {
+            let mut batch = to.batch();
+            let before = target.unflushed.load(Ordering::Relaxed);
+            for entry in entries.by_ref() {
+                let (key, value) = entry.into_inner().map_err(unread)?;
+                target.put(&mut batch, key.to_vec(), value);
+                if target.unflushed.load(Ordering::Relaxed).saturating_sub(before) >= COPY_BYTES {
+                    break;
+                }
+            }
+            batch.commit().map_err(unwritten)?;
+            target.wait_for_room(to, to_dir)?;
+            target.hand_over().map_err(unwritten)?;
+        }
+    }
+    to.persist(PersistMode::SyncAll).map_err(unwritten)
 }
 
 /// What to do about a database in `dir` that is damaged.

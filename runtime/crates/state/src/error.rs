@@ -45,7 +45,9 @@ pub enum StateError {
     },
 
     /// The database could not be read.
-    #[error("read the state database {dir:?}; if its files are damaged, `wharf doctor` says which")]
+    #[error(
+        "read the state database {dir:?}; if it is damaged, which `wharf doctor` tells, restore the data directory from a backup"
+    )]
     Read {
         /// Where it lies.
         dir: PathBuf,

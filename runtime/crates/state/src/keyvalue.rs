@@ -158,6 +158,20 @@ impl KeyValue {
         Ok(())
     }
 
+    /// Copies the database into the folder `to`, where nothing is, as it is at one moment. Others can go on writing.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Read`], [`StateError::Write`] or [`StateError::Busy`], or a failure to make the copy's folder or to open the
+    /// database again.
+    pub fn back_up(&self, to: &Path) -> Result<(), StateError> {
+        let database = self.shared.with(|open| Ok::<_, StateError>(open.database().clone()))?;
+        database::create(to, |to| {
+            let copy = Open::at(to)?;
+            database::copy((&database, &self.shared.dir), (copy.database(), to))
+        })
+    }
+
     /// Syncs and closes the database for good: every later call of a clone or a bucket fails. Waits for those that have begun.
     ///
     /// # Errors

@@ -63,6 +63,20 @@ impl State {
         Ok(Self { shared: Arc::new(Shared { dir, open, ledger }) })
     }
 
+    /// Copies the database into the folder `to`, where nothing is, as it is at one moment. Others can go on writing.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Read`], [`StateError::Write`] or [`StateError::Busy`], or a failure to make the copy's folder or to open the
+    /// database again.
+    pub fn back_up(&self, to: &Path) -> Result<(), StateError> {
+        let database = self.opened(&mut self.lock())?.database.clone();
+        database::create(to, |to| {
+            let copy = Open::at(to)?;
+            database::copy((&database, &self.shared.dir), (&copy.database, to))
+        })
+    }
+
     /// The cursors of `receiver` in `topic`, or `None` if none were ever saved.
     ///
     /// # Errors

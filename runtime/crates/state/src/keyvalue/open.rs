@@ -51,6 +51,10 @@ impl Open {
         self.guests.keyspace.prefix(layout::usage_prefix()).map(usage).collect()
     }
 
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
     /// Everything that is stored.
     pub fn all(&self) -> fjall::Iter {
         self.guests.keyspace.iter()
