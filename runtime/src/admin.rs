@@ -12,10 +12,12 @@ use http::StatusCode;
 use serde::Serialize;
 use wharf_log::{Durability, Topic};
 
+use crate::backup::Backups;
 use crate::delivery::{self, ControlError, Controls};
 use crate::presence::Presence;
 use crate::telemetry::{ListenerLabel, Metrics, ReceiverTypeLabel, TypeLabel};
 
+mod backup;
 mod metrics;
 mod rates;
 mod receivers;
@@ -40,6 +42,8 @@ pub struct Admin {
     pub rates: Arc<Rates>,
     /// What an operator can do with the receivers.
     pub controls: Arc<Controls>,
+    /// Copies of the data directory.
+    pub backups: Arc<Backups>,
     /// The numbers.
     pub metrics: Arc<Metrics>,
 }
@@ -64,6 +68,7 @@ pub fn routes(admin: Arc<Admin>) -> Routes {
         .route("/metrics", get(metrics::metrics))
         .route("/admin/v1/status", get(status))
         .merge(receivers::routes())
+        .merge(backup::routes())
         .route("/admin/v1/receivers/{receiver}/pause", post(pause))
         .route("/admin/v1/receivers/{receiver}/resume", post(resume))
         .with_state(admin)

@@ -4,6 +4,7 @@
 
 mod admin;
 pub mod agent;
+pub mod backup;
 pub mod bench;
 pub mod check;
 pub mod compile_component;
@@ -60,6 +61,8 @@ enum Command {
     Pause(pause::Args),
     /// Call a receiver again that was paused or is quarantined.
     Resume(pause::Args),
+    /// Have a running server make a backup in its data directory.
+    Backup(backup::Args),
     /// Send lines of JSON from standard input as messages.
     Send(send::Args),
     /// Report this machine's own metrics as an agent.
@@ -106,6 +109,7 @@ impl Command {
             Command::Status(args) => status::run(args, shutdown).await,
             Command::Pause(args) => pause::run(pause::Action::Pause, args, shutdown).await,
             Command::Resume(args) => pause::run(pause::Action::Resume, args, shutdown).await,
+            Command::Backup(args) => backup::run(args, shutdown).await,
             Command::Send(args) => send::run(args, shutdown).await,
             Command::Agent(args) => agent::run(args, shutdown).await,
             Command::Bench(args) => bench::run(args, shutdown).await,

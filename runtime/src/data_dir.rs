@@ -12,6 +12,7 @@
 //!   state/          cursors (wharf-state)
 //!   guests/         what receivers keep under keys (wharf-state)
 //!   components/     compiled components (wharf-host)
+//!   backup/         a copy of all this but the components, if an operator had one made
 //! ```
 
 use std::collections::BTreeMap;
@@ -63,7 +64,7 @@ pub enum DataDirError {
     },
     /// Another version of Wharf wrote it.
     #[error(
-        "use the data directory {path}: found format {found:?}, expected {FORMAT:?}, which this version of wharf reads; run the version that wrote it, or give this one a `data-dir` of its own"
+        "use the data directory {path}: found format {found:?} in its file FORMAT, expected {FORMAT:?}, which this version of wharf reads; run the version that wrote it, write {FORMAT} into that file if no other ever did, or give this version a `data-dir` of its own"
     )]
     Format {
         /// The directory.
@@ -105,16 +106,13 @@ impl DataDir {
             Err(TryLockError::Error(source)) => return Err(at(&lock_path)(source)),
         }
         let format_path = path.join("FORMAT");
-        match fs::read_to_string(&format_path) {
-            Ok(found) if found.trim() == FORMAT => {}
+        match fs::read(&format_path) {
+            Ok(found) if found.trim_ascii() == FORMAT.as_bytes() => {}
             Ok(found) => {
-                return Err(DataDirError::Format {
-                    path: path.to_owned(),
-                    found: found.trim().chars().take(20).collect(),
-                });
+                return Err(DataDirError::Format { path: path.to_owned(), found: quotable(&found) });
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                write_durably(&format_path, &format!("{FORMAT}\n")).map_err(at(&format_path))?;
+                write_durably(&format_path, format!("{FORMAT}\n")).map_err(at(&format_path))?;
             }
             Err(error) => return Err(at(&format_path)(error)),
         }
@@ -180,7 +178,32 @@ impl DataDir {
     fn write(&self, mark: Mark, lines: impl Iterator<Item = String>) -> Result<(), DataDirError> {
         let path = self.path.join(mark.name);
         let text = Mark::encode(&lines.collect::<Vec<_>>().join("\n"));
-        write_durably(&path, &text).map_err(|source| DataDirError::Io { path, source })
+        write_durably(&path, text).map_err(|source| DataDirError::Io { path, source })
+    }
+
+    /// Writes into the folder `to` what else a copy of the directory needs, durably. A server that starts from it was not stopped,
+    /// so that what it delivers again is marked.
+    pub fn copy_marks(&self, to: &Path) -> Result<(), DataDirError> {
+        for Mark { name, .. } in marks::ALL {
+            let (from, to) = (self.path.join(name), to.join(name));
+            match fs::read(&from) {
+                Ok(text) => {
+                    write_durably(&to, &text).map_err(|source| DataDirError::Io { path: to, source })?
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(DataDirError::Io { path: from, source }),
+            }
+        }
+        for (name, text) in [("RUNNING", "\n".to_owned()), ("FORMAT", format!("{FORMAT}\n"))] {
+            let path = to.join(name);
+            write_durably(&path, text).map_err(|source| DataDirError::Io { path, source })?;
+        }
+        Ok(())
+    }
+
+    /// Where a backup is made.
+    pub fn backup(&self) -> PathBuf {
+        self.path.join("backup")
     }
 
     /// Where topics are kept.
@@ -205,6 +228,11 @@ pub fn components(data_dir: &Path) -> PathBuf {
     data_dir.join("components")
 }
 
+/// What a file FORMAT holds, as far as it can be shown.
+fn quotable(found: &[u8]) -> String {
+    String::from_utf8_lossy(found).trim().chars().take(20).collect()
+}
+
 fn known_receivers(data_dir: &Path) -> Result<Vec<(String, String)>, DataDirError> {
     let lines = read_mark(data_dir, RECEIVERS)?;
     Ok(lines.iter().filter_map(|line| line.split_once(' ')).map(owned).collect())
@@ -226,7 +254,7 @@ fn owned((receiver, topic): (&str, &str)) -> (String, String) {
     (receiver.to_owned(), topic.to_owned())
 }
 
-fn write_durably(path: &Path, text: &str) -> io::Result<()> {
+fn write_durably(path: &Path, text: impl AsRef<[u8]>) -> io::Result<()> {
     let unfinished = path.with_extension("new");
     fs::write(&unfinished, text)?;
     File::open(&unfinished)?.sync_all()?;
@@ -296,6 +324,6 @@ mod tests {
         drop(DataDir::open(folder.path()).unwrap());
         fs::write(folder.path().join("FORMAT"), "2\n").unwrap();
         let refusal = DataDir::open(folder.path()).unwrap_err().to_string();
-        assert!(refusal.contains("found format \"2\""), "{refusal}");
+        assert!(refusal.contains("found format \"2\" in its file FORMAT"), "{refusal}");
     }
 }

@@ -22,6 +22,7 @@ use wharf_log::{Log, OpenError, Retention, TopicOptions};
 use wharf_state::{KeyValue, State, StateError};
 
 use crate::admin::{self, Admin, Rates};
+use crate::backup::Backups;
 use crate::components::{self, ComponentErrors};
 use crate::config::Config;
 use crate::data_dir::{DataDir, DataDirError};
@@ -191,6 +192,8 @@ async fn serve(
     let delivery =
         prepared.start(guests.handle(), state.clone(), keyvalue.clone(), config.state.cursor_interval);
     let trimming = tokio::spawn(retention::run(kept, delivery.needed_from(), shutdown.clone()));
+    let topics = feeds.values().map(|feed| feed.topic.clone()).collect();
+    let backups = Backups::new(data_dir.clone(), topics, state.clone(), keyvalue.clone(), shutdown.clone());
     let sockets = TaskTracker::new();
     let room = Room::new(usize_of(config.limits.max_arriving_bytes), metrics.arriving_bytes.clone());
     let gates = feeds.iter().map(|(name, feed)| (name.clone(), feed.gate.clone())).collect();
@@ -243,6 +246,7 @@ async fn serve(
         receivers: delivery.statuses().to_vec(),
         rates,
         controls: delivery.controls().clone(),
+        backups: Arc::new(backups),
         metrics: metrics.clone(),
     });
 

@@ -49,7 +49,7 @@ impl Server {
     /// [`Usage`] for an address that is none; otherwise when there is no answer, or not that of a Wharf server, or when it
     /// says no.
     pub async fn get(&self, path: &[&str], shutdown: &CancellationToken) -> anyhow::Result<Answer> {
-        self.ask(Method::GET, path, shutdown).await
+        self.ask(Method::GET, path, ANSWER_TIMEOUT, shutdown).await
     }
 
     /// Posts to this path.
@@ -58,18 +58,42 @@ impl Server {
     ///
     /// As for [`get`](Self::get).
     pub async fn post(&self, path: &[&str], shutdown: &CancellationToken) -> anyhow::Result<Answer> {
-        self.ask(Method::POST, path, shutdown).await
+        self.post_for(path, ANSWER_TIMEOUT, shutdown).await
+    }
+
+    /// Posts to this path what may take longer than other things.
+    ///
+    /// # Errors
+    ///
+    /// As for [`get`](Self::get).
+    pub async fn post_for(
+        &self,
+        path: &[&str],
+        timeout: Duration,
+        shutdown: &CancellationToken,
+    ) -> anyhow::Result<Answer> {
+        self.ask(Method::POST, path, timeout, shutdown).await
+    }
+
+    /// Deletes what is at this path.
+    ///
+    /// # Errors
+    ///
+    /// As for [`get`](Self::get).
+    pub async fn delete(&self, path: &[&str], shutdown: &CancellationToken) -> anyhow::Result<Answer> {
+        self.ask(Method::DELETE, path, ANSWER_TIMEOUT, shutdown).await
     }
 
     async fn ask(
         &self,
         method: Method,
         path: &[&str],
+        timeout: Duration,
         shutdown: &CancellationToken,
     ) -> anyhow::Result<Answer> {
         let url = address(&self.admin, path)?;
         let body = tokio::select! {
-            body = fetch(method, &url) => body?,
+            body = fetch(method, &url, timeout) => body?,
             () = shutdown.cancelled() => bail!("interrupted before {url} answered"),
         };
         Ok(Answer { url, body })
@@ -103,12 +127,12 @@ fn address(admin: &str, path: &[&str]) -> anyhow::Result<Url> {
     Ok(url)
 }
 
-async fn fetch(method: Method, url: &Url) -> anyhow::Result<Vec<u8>> {
+async fn fetch(method: Method, url: &Url, timeout: Duration) -> anyhow::Result<Vec<u8>> {
     // The admin listener is on this host or in the operator's network: a proxy for the web is not on the way there.
     let client = Client::builder()
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
-        .timeout(ANSWER_TIMEOUT)
+        .timeout(timeout)
         .build()
         .context("failed to prepare an HTTP client")?;
     let answer = client.request(method, url.clone()).send().await.map_err(|error| {

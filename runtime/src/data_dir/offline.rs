@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::{DataDirError, FORMAT, components, known_receivers, marks, read_mark};
+use super::{DataDirError, FORMAT, components, known_receivers, marks, quotable, read_mark};
 
 /// What a data directory of any age has in it, by name.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 14] = [
     "FORMAT",
     "LOCK",
     "RUNNING",
@@ -20,6 +20,8 @@ const NAMES: [&str; 12] = [
     "state",
     "guests",
     "components",
+    "backup",
+    "backup.unfinished",
     "state.unfinished",
     "guests.unfinished",
 ];
@@ -104,7 +106,7 @@ impl Offline {
         let path = self.path.join("FORMAT");
         match fs::read(&path) {
             Ok(found) if found.trim_ascii() == FORMAT.as_bytes() => Ok(Format::Ours),
-            Ok(found) => Ok(Format::Other(String::from_utf8_lossy(&found).trim().chars().take(20).collect())),
+            Ok(found) => Ok(Format::Other(quotable(&found))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Format::Missing),
             Err(source) => Err(OfflineError::Io { path, source }),
         }

@@ -304,7 +304,7 @@ async fn check_values(server: &Server, doctor: &Value, what: &str) {
         let told = server.log.until("what came of an order", |line| {
             let words =
                 [format!("value {number} "), "None".to_owned(), "can't".to_owned(), "failed".to_owned()];
-            (line.contains("skipped") && words.iter().any(|word| line.contains(word)))
+            (line.contains("dead letter") && words.iter().any(|word| line.contains(word)))
                 .then(|| line.to_owned())
         });
         let told = told.await;

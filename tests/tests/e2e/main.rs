@@ -1,6 +1,7 @@
 //! What Wharf promises, tried on the real binary from outside. One file a subject; each test has a server of its own.
 
 mod backlog;
+mod backup;
 mod bench;
 mod clients;
 mod codes;

@@ -57,5 +57,5 @@ pub use log::Log;
 pub use observer::{Group, Observer, Outcome};
 pub use reader::{Read, Reader};
 pub use recovery::{CutTail, TopicRecovery};
-pub use retention::{Retention, Trimmed};
+pub use retention::{Hold, Retention, Trimmed};
 pub use topic::{Durability, Entry, MAX_APPEND_BYTES, Pending, Record, Room, Topic, TopicOptions};

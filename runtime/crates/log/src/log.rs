@@ -13,6 +13,7 @@ use crate::error::OpenError;
 use crate::files::{self, Files, SystemFiles};
 use crate::free_space::RESERVE_BYTES;
 use crate::recovery::{Recovered, TopicRecovery, recover};
+use crate::retention::Holds;
 use crate::segment::Segments;
 use crate::tail::Tail;
 use crate::topic::{Shared, Topic, TopicOptions};
@@ -151,6 +152,7 @@ pub(crate) fn prepare(
         segments: Segments::new(segments),
         reserved: AtomicU64::new(report.next),
         trimmed: AtomicU64::new(trimmed),
+        holds: Holds::default(),
         files: Arc::clone(files),
         reserve: Arc::clone(reserve),
         options,

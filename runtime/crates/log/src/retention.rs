@@ -6,8 +6,8 @@
 //! tells to remove when the topic is opened (`recovery`), whichever of them the disk still has.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -40,6 +40,38 @@ pub struct Trimmed {
     pub bytes: u64,
 }
 
+/// Keeps a topic from being trimmed, see [`Topic::hold`](crate::Topic::hold).
+#[derive(Debug)]
+pub struct Hold {
+    shared: Arc<Shared>,
+}
+
+/// How many keep a topic from being trimmed. Locked while it is trimmed.
+#[derive(Debug, Default)]
+pub(crate) struct Holds(Mutex<usize>);
+
+impl Hold {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        let mut holds = shared.holds.lock();
+        *holds = holds.saturating_add(1);
+        drop(holds);
+        Self { shared }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut holds = self.shared.holds.lock();
+        *holds = holds.saturating_sub(1);
+    }
+}
+
+impl Holds {
+    fn lock(&self) -> MutexGuard<'_, usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Deletes what [`Topic::trim`](crate::Topic::trim) says. Blocks on the disk and on the writer.
 pub(crate) fn trim(
     shared: &Shared,
@@ -48,6 +80,10 @@ pub(crate) fn trim(
     retention: Retention,
 ) -> Result<Trimmed, TrimError> {
     if shared.options.durability == Durability::Memory {
+        return Ok(Trimmed::default());
+    }
+    let holds = shared.holds.lock();
+    if *holds > 0 {
         return Ok(Trimmed::default());
     }
     let end = *shared.end.borrow();

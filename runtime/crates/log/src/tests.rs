@@ -3,6 +3,7 @@
 #![expect(clippy::single_range_in_vec_init, reason = "a list of one range of offsets is what is meant")]
 
 mod append;
+mod backup;
 mod bytes;
 mod check;
 mod crash;

@@ -21,7 +21,7 @@ use crate::files::Files;
 use crate::lane::{Lane, LaneSet};
 use crate::observer::Observer;
 use crate::reader::Reader;
-use crate::retention::{self, Retention, Trimmed};
+use crate::retention::{self, Hold, Holds, Retention, Trimmed};
 use crate::segment::Segments;
 use crate::tail::{Sought, Tail};
 use crate::times;
@@ -142,6 +142,7 @@ pub(crate) struct Shared {
     pub(crate) reserved: AtomicU64,
     /// Everything below was deleted on purpose. It is set before the segments leave the list.
     pub(crate) trimmed: AtomicU64,
+    pub(crate) holds: Holds,
 }
 
 /// The way to the writer.
@@ -279,7 +280,7 @@ impl Topic {
     /// The age is that of the times that were appended: records of a clock that ran ahead stay for longer, up
     /// to the bytes. A topic in memory keeps what [`TopicOptions::tail_bytes`] says, and nothing is deleted.
     ///
-    /// Dropping the future does not end what it began.
+    /// While somebody [holds](Self::hold) the topic, nothing is deleted. Dropping the future does not end what it began.
     ///
     /// # Errors
     ///
@@ -333,6 +334,11 @@ impl Topic {
     /// Every offset that was ever used is below this one, durably. A cursor above it belongs to other data.
     pub fn reserved(&self) -> u64 {
         self.shared.reserved()
+    }
+
+    /// Keeps [`trim`](Self::trim) from deleting anything for as long as the value lives. Waits for one that is at it.
+    pub fn hold(&self) -> Hold {
+        Hold::new(Arc::clone(&self.shared))
     }
 
     /// Copies the topic into the directory `to`, which must not be there, while it is written to. The copy is as a crash at

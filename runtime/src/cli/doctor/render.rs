@@ -122,3 +122,86 @@ fn ranges(ranges: &[Range<u64>]) -> String {
     let more = if more > 0 { format!(" and {more} more ranges") } else { String::new() };
     format!("offsets {}{more}", shown.join(", "))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::doctor::report::{Cursors, DeadLetters, Gaps, Lost, Topic};
+
+    fn report(findings: Vec<Finding>) -> Report {
+        let cursors = |receiver: &str, lowest| Cursors {
+            receiver: receiver.to_owned(),
+            topic: "metrics".to_owned(),
+            lowest,
+            end: lowest,
+        };
+        Report {
+            data_dir: "data".into(),
+            whole: !findings.iter().any(|finding| finding.damage),
+            stopped_cleanly: true,
+            topics: vec![
+                Topic {
+                    name: "metrics".to_owned(),
+                    segments: 3,
+                    blocks: 120,
+                    records: 4096,
+                    bytes: 3 << 20,
+                    first: Some(12),
+                    last: Some(4107),
+                    reserved: Some(4108),
+                    closed_cleanly: true,
+                },
+                Topic {
+                    name: "blocks".to_owned(),
+                    segments: 0,
+                    blocks: 0,
+                    records: 0,
+                    bytes: 0,
+                    first: None,
+                    last: None,
+                    reserved: Some(0),
+                    closed_cleanly: true,
+                },
+            ],
+            cursors: vec![cursors("dashboard", 4108), cursors("journal", 700)],
+            agents: 7,
+            dead_letters: vec![DeadLetters { receiver: "journal".to_owned(), count: 2 }],
+            gaps: vec![Gaps { receiver: "journal".to_owned(), topic: "metrics".to_owned(), count: 1 }],
+            values: vec![],
+            compiled_components: 2,
+            findings,
+        }
+    }
+
+    #[test]
+    fn a_whole_directory_is_shown_as_tables() {
+        insta::assert_snapshot!(page(&report(vec![])), @"");
+    }
+
+    #[test]
+    fn damage_is_shown_before_what_is_only_noted() {
+        let found = |file: &str, lost, damage| Finding {
+            file: file.into(),
+            found: "blocks are damaged or missing\u{1b}".to_owned(),
+            lost,
+            at_start: "these offsets are skipped".to_owned(),
+            damage,
+        };
+        let lost = Lost {
+            topic: "metrics".to_owned(),
+            offsets: vec![20..21, 30..40],
+            unfinished_by: vec!["journal".to_owned()],
+        };
+        let findings =
+            vec![found("data/stray", None, false), found("data/log/metrics/0.seg", Some(lost), true)];
+        let text = page(&report(findings));
+        let (_, text) = text.split_once("compiled components\n").unwrap();
+        insta::assert_snapshot!(text, @"");
+    }
+
+    #[test]
+    fn not_every_range_is_shown() {
+        let many: Vec<_> = (0..20).map(|n| n * 10..n * 10 + 1).collect();
+        assert_eq!(ranges(&many), "offsets 0, 10, 20, 30, 40, 50, 60, 70 and 12 more ranges");
+    }
+}

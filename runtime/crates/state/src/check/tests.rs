@@ -106,6 +106,42 @@ fn what_is_whole_is_said_to_be_whole() {
 }
 
 #[test]
+fn a_copy_of_an_open_database_is_whole_and_has_everything() {
+    let dir = written();
+    let copies = tempfile::tempdir().unwrap();
+    let state = State::open(&dir.path().join("state")).unwrap();
+    let values = KeyValue::open(&dir.path().join("guests")).unwrap();
+    state.back_up(&copies.path().join("state")).unwrap();
+    values.back_up(&copies.path().join("guests")).unwrap();
+    // The originals can be written to, and the copies do not see it.
+    state.save("recorder", "metrics", Cursors::at(100).iter(), Persist::Sync).unwrap();
+    let bucket = values.store("recorder", 1 << 20).unwrap().bucket("b").unwrap();
+    bucket.set("late", b"value").unwrap();
+    let (state, values) = checked(&copies);
+    assert_eq!((state.problems, values.problems), (vec![], vec![]));
+    assert_eq!((state.content.unwrap(), values.content.unwrap()), expected());
+}
+
+/// More than is written at once, and more than waits in memory.
+#[test]
+fn a_large_copy_is_made_in_portions() {
+    let dir = tempfile::tempdir().unwrap();
+    let values = KeyValue::open(&dir.path().join("guests")).unwrap();
+    let bucket = values.store("recorder", 1 << 30).unwrap().bucket("b").unwrap();
+    for number in 0..24 {
+        bucket.set(&format!("{number}"), &vec![number; 1 << 20]).unwrap();
+    }
+    let copies = tempfile::tempdir().unwrap();
+    values.back_up(&copies.path().join("guests")).unwrap();
+    let (_, checked) = checked(&copies);
+    assert_eq!(checked.problems, []);
+    assert_eq!(checked.content.unwrap().receivers[0].1, 24);
+    let copy = KeyValue::open(&copies.path().join("guests")).unwrap();
+    let bucket = copy.store("recorder", 1 << 30).unwrap().bucket("b").unwrap();
+    assert_eq!(bucket.get("23").unwrap().unwrap(), vec![23; 1 << 20]);
+}
+
+#[test]
 fn a_database_that_is_not_there_has_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let (state, values) = checked(&dir);
