@@ -1,9 +1,12 @@
 //! The short lists that lie in a data directory as text: what is read is what was written, or it is refused.
 //!
-//! The first line is `# ` and XXH3-64 of the rest, in hexadecimal digits. A list that an operator wrote by hand has no such
-//! line, and is taken if every line has the right number of words.
+//! The first line is [`CHECKSUM`] and XXH3-64 of the rest, in hexadecimal digits. A list that an operator wrote by hand has no
+//! such line, and is taken if every line has the right number of words.
 
 use xxhash_rust::xxh3::xxh3_64;
+
+/// How the first line begins. It has more words than a line of any list, so that none can become the other by chance.
+const CHECKSUM: &str = "# checksum of what follows: ";
 
 /// A list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +47,7 @@ impl Mark {
     /// The text of the file.
     pub fn encode(lines: &str) -> String {
         let lines = format!("{lines}\n");
-        format!("# {:016x}\n{lines}", xxh3_64(lines.as_bytes()))
+        format!("{CHECKSUM}{:016x}\n{lines}", xxh3_64(lines.as_bytes()))
     }
 
     /// The lines of the text of a file, or what is wrong with it.
@@ -52,7 +55,7 @@ impl Mark {
         let damaged = || "it is damaged".to_owned();
         let text = str::from_utf8(text).map_err(|_| damaged())?;
         let (first, rest) = text.split_once('\n').ok_or_else(damaged)?;
-        let lines = match first.strip_prefix("# ") {
+        let lines = match first.strip_prefix(CHECKSUM) {
             Some(checksum) if checksum == format!("{:016x}", xxh3_64(rest.as_bytes())) => rest,
             Some(_) => return Err(damaged()),
             None => text,
@@ -60,8 +63,10 @@ impl Mark {
         let lines = lines.lines().filter(|line| !line.is_empty());
         lines
             .map(|line| {
-                let is_one = line.split(' ').count() == self.words
-                    && line.bytes().all(|byte| (b' '..0x7f).contains(&byte));
+                let is_name = |word: &str| {
+                    word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
+                };
+                let is_one = line.split(' ').count() == self.words && line.split(' ').all(is_name);
                 is_one.then(|| line.to_owned()).ok_or_else(|| format!("a line of it is not one: {line:?}"))
             })
             .collect()

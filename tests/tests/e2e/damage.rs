@@ -125,8 +125,8 @@ fn kind(path: &Path) -> Option<&'static str> {
     let of = |state, guests| Some(if in_guests { guests } else { state });
     match name {
         "LOCK" | "lock" | ".lock" => None,
-        "FORMAT" | "RUNNING" | "PAUSED" | "RECEIVERS" => {
-            ["FORMAT", "RUNNING", "PAUSED", "RECEIVERS"].into_iter().find(|known| *known == name)
+        "FORMAT" | "RUNNING" | "PAUSED" | "RECEIVERS" | "ABSENT" => {
+            ["FORMAT", "RUNNING", "PAUSED", "RECEIVERS", "ABSENT"].into_iter().find(|known| *known == name)
         }
         "bound" => Some("bound"),
         "version" => of("version of state", "version of guests"),

@@ -96,15 +96,15 @@ fn receivers(report: &Report) -> String {
 
 fn finding(head: &str, finding: &Finding) -> String {
     let mut text = format!("\n{head}  {}\n", printable(&finding.file.display().to_string()));
-    text.push_str(&format!("  found     {}\n", printable(&finding.found)));
+    text.push_str(&format!("  found      {}\n", printable(&finding.found)));
     if let Some(lost) = &finding.lost {
-        text.push_str(&format!("  lost      {} of {}\n", ranges(&lost.offsets), printable(&lost.topic)));
+        text.push_str(&format!("  lost       {} of {}\n", ranges(&lost.offsets), printable(&lost.topic)));
         if !lost.unfinished_by.is_empty() {
             let receivers = printable(&lost.unfinished_by.join(", "));
-            text.push_str(&format!("  missed by {receivers}\n"));
+            text.push_str(&format!("  missed by  {receivers}\n"));
         }
     }
-    text.push_str(&format!("  at start  {}\n", printable(&finding.at_start)));
+    text.push_str(&format!("  at start   {}\n", printable(&finding.at_start)));
     text
 }
 
@@ -175,7 +175,21 @@ mod tests {
 
     #[test]
     fn a_whole_directory_is_shown_as_tables() {
-        insta::assert_snapshot!(page(&report(vec![])), @"");
+        insta::assert_snapshot!(page(&report(vec![])), @"
+        data, stopped in an orderly way
+
+        DATA TYPE  SEGMENTS  BLOCKS  RECORDS     SIZE  FIRST  LAST
+        metrics           3     120     4096  3.0 MiB     12  4107
+        blocks            0       0        0      0 B      -     -
+
+        RECEIVER   DATA TYPE  FINISHED BELOW  GAP RECORDS  DEAD LETTERS
+        dashboard  metrics              4108            0             0
+        journal    metrics               700            1             2
+
+        7 agents, 0 values of receivers, 2 compiled components
+
+        everything is whole
+        ");
     }
 
     #[test]
@@ -196,7 +210,20 @@ mod tests {
             vec![found("data/stray", None, false), found("data/log/metrics/0.seg", Some(lost), true)];
         let text = page(&report(findings));
         let (_, text) = text.split_once("compiled components\n").unwrap();
-        insta::assert_snapshot!(text, @"");
+        insta::assert_snapshot!(text, @"
+
+        DAMAGED  data/log/metrics/0.seg
+          found      blocks are damaged or missing�
+          lost       offsets 20, 30 to 39 of metrics
+          missed by  journal
+          at start   these offsets are skipped
+
+        NOTED  data/stray
+          found      blocks are damaged or missing�
+          at start   these offsets are skipped
+
+        what is not listed as damaged is whole
+        ");
     }
 
     #[test]
