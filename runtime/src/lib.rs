@@ -11,6 +11,7 @@ pub mod client;
 pub mod components;
 pub mod config;
 pub mod data_dir;
+pub mod dedup;
 pub mod delivery;
 pub mod frontend;
 pub mod gate;

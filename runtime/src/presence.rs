@@ -32,6 +32,8 @@ mod tests;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
 use tokio_util::task::TaskTracker;
 use wharf_log::{AppendError, Durability, Lane, LaneSet, Pending, Record, Room, Topic};
 use wharf_protocol::{AgentId, PresenceRecord};
@@ -108,52 +110,58 @@ impl Presence {
         (index_of(self.numbers.active.get()), index_of(self.numbers.known.get()))
     }
 
-    /// Puts messages into a topic, each agent's after a record that makes it active where the topic does not know that it
-    /// is. `records` are the messages, `senders` says whose they are. Waits at most `wait` for room.
+    /// Waits at most `wait` for room in a topic for messages and for what has to be told before them. `records` are the
+    /// messages, `senders` says whose they are.
     ///
     /// # Errors
     ///
-    /// Those of [`Topic::enqueue`].
-    pub async fn append(
+    /// Those of [`Topic::reserve`].
+    pub async fn reserve(
         self: &Arc<Self>,
         topic: TopicIndex,
-        records: Vec<Record>,
+        records: &[Record],
         senders: &[Sender],
         connection: &Connection,
         wait: Duration,
-    ) -> Result<Queued, AppendError> {
+    ) -> Result<Room<'_>, AppendError> {
         let told = self.topics.get(topic).ok_or_else(|| unknown(topic))?;
-        let bytes = Record::room(&records) + presence_room(senders.iter().map(|sender| &sender.agent));
-        let room = match told.topic.try_reserve(bytes) {
-            Ok(room) => room,
+        let bytes = Record::room(records) + presence_room(senders.iter().map(|sender| &sender.agent));
+        match told.topic.try_reserve(bytes) {
+            Ok(room) => Ok(room),
             Err(error) => {
                 // They are alive, whatever becomes of their messages, and must not expire while these wait.
                 senders.iter().for_each(|sender| self.ping(&sender.agent, connection));
                 match error {
                     AppendError::Overloaded { .. } if !wait.is_zero() => {
-                        told.topic.reserve(bytes, wait).await?
+                        told.topic.reserve(bytes, wait).await
                     }
-                    error => return Err(error),
+                    error => Err(error),
                 }
             }
-        };
-        self.enqueue(topic, room, records, senders, &seen(connection))
+        }
     }
 
-    fn enqueue(
+    /// Puts messages into a topic in which they have room, each agent's after a record that makes it active where the topic
+    /// does not know that it is.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Room::enqueue`].
+    pub fn enqueue(
         self: &Arc<Self>,
         topic: TopicIndex,
         room: Room<'_>,
         records: Vec<Record>,
         senders: &[Sender],
-        seen: &Seen,
+        connection: &Connection,
     ) -> Result<Queued, AppendError> {
         let told = self.topics.get(topic).ok_or_else(|| unknown(topic))?;
+        let seen = &seen(connection);
         let mut on_the_way = OnTheWay { presence: self.clone(), topic, agents: Vec::new() };
         {
             let _shared = told.order.read().unwrap_or_else(PoisonError::into_inner);
             if senders.iter().all(|sender| self.table.touch_told(&sender.agent, seen, topic)) {
-                return Ok(Queued { pending: room.enqueue(records)?, on_the_way });
+                return Ok(Queued { fate: Fate::Own(room.enqueue(records)?), on_the_way });
             }
         }
         let mut changes = Vec::new();
@@ -173,7 +181,7 @@ impl Presence {
             room.enqueue(weave(records, &changes))?
         };
         self.tell(came_back.iter().flat_map(|agent| self.table.due(agent)).collect());
-        Ok(Queued { pending, on_the_way })
+        Ok(Queued { fate: Fate::Own(pending), on_the_way })
     }
 
     /// Counts a sign of life that is no message.
@@ -235,7 +243,7 @@ impl Presence {
         let Ok(pending) = pending else { return };
         self.telling.spawn(async move {
             // Failures of the disk are logged by the topic's writer.
-            let _ = Queued { pending, on_the_way }.stored().await;
+            let _ = Queued { fate: Fate::Own(pending), on_the_way }.stored().await;
         });
     }
 }
@@ -244,18 +252,41 @@ impl Presence {
 #[derive(Debug)]
 #[must_use = "what is dropped before it is stored is told again"]
 pub struct Queued {
-    pending: Pending,
+    fate: Fate,
     on_the_way: OnTheWay,
 }
 
+/// What becomes of an append, for as many as want to know it.
+pub type Storing = Shared<BoxFuture<'static, Result<(), AppendError>>>;
+
+/// What becomes of an append.
+#[derive(Debug)]
+enum Fate {
+    Own(Pending),
+    Shared(Storing),
+}
+
 impl Queued {
+    /// Lets others wait for the same append, also after this was dropped.
+    pub fn share(self) -> (Queued, Storing) {
+        let Queued { fate, on_the_way } = self;
+        let storing = match fate {
+            Fate::Own(pending) => pending.map(|stored| stored.map(drop)).boxed().shared(),
+            Fate::Shared(storing) => storing,
+        };
+        (Queued { fate: Fate::Shared(storing.clone()), on_the_way }, storing)
+    }
+
     /// Waits until they are as durable as the topic is.
     ///
     /// # Errors
     ///
     /// Those of [`Topic::append`] that come from writing.
     pub async fn stored(self) -> Result<(), AppendError> {
-        self.pending.await?;
+        match self.fate {
+            Fate::Own(pending) => pending.await.map(drop),
+            Fate::Shared(storing) => storing.await,
+        }?;
         self.on_the_way.stored();
         Ok(())
     }

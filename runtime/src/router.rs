@@ -12,14 +12,18 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use tokio_util::sync::CancellationToken;
-use wharf_log::{AppendError, Lane};
-use wharf_protocol::{Answer, Call, Frame, Message, Record, Reference, Refusal, Request, StoredMessage};
+use wharf_log::AppendError;
+use wharf_protocol::{Answer, Call, Frame, Message, Reference, Refusal, Request};
 
+use crate::dedup::Dedup;
 use crate::gate::Gate;
 use crate::presence::clock::Connection;
-use crate::presence::{Presence, Queued, Sender, TopicIndex};
+use crate::presence::{Presence, TopicIndex};
 use crate::telemetry::{CodeLabel, Metrics, TypeLabel};
 use crate::unix_time::unix_milliseconds;
+use group::{Append, Group};
+
+mod group;
 
 /// What a client that was refused for want of room is asked to wait before it tries again: a few group commits, in which
 /// a queue that was full of ordinary traffic has drained.
@@ -45,30 +49,40 @@ pub struct Router {
 struct Route {
     topic: TopicIndex,
     gate: Gate,
+    /// If ids are remembered there.
+    dedup: Option<Arc<Dedup>>,
+    counters: Arc<Counters>,
+}
+
+/// What is counted of one data type.
+#[derive(Debug)]
+struct Counters {
     accepted: Counter,
     accepted_bytes: Counter,
+    repeated: Counter,
 }
 
 impl Router {
-    /// A router to the topics that presence knows, by their `gates`: a topic without one is always open. From the moment `stop`
-    /// is cancelled it refuses every call with `shutting_down`; `append_wait` is how long a message may wait for its topic's
-    /// gate and for room in its queue.
+    /// A router to the topics that presence knows, by their `gates`: a topic without one is always open; and with the ids that
+    /// some of them remember. From the moment `stop` is cancelled it refuses every call with `shutting_down`; `append_wait` is how
+    /// long a message may wait for its topic's gate and for room in its queue.
     pub fn new(
         presence: Arc<Presence>,
         gates: &HashMap<String, Gate>,
+        dedup: &HashMap<String, Arc<Dedup>>,
         append_wait: Duration,
         metrics: &Metrics,
         stop: CancellationToken,
     ) -> Router {
         let route = |(topic, name): (TopicIndex, &str)| {
             let label = TypeLabel { r#type: name.to_owned() };
-            let route = Route {
-                topic,
-                gate: gates.get(name).cloned().unwrap_or_default(),
+            let counters = Arc::new(Counters {
                 accepted: metrics.accepted.get_or_create_owned(&label),
                 accepted_bytes: metrics.accepted_bytes.get_or_create_owned(&label),
-            };
-            (name.to_owned(), route)
+                repeated: metrics.repeated.get_or_create_owned(&label),
+            });
+            let gate = gates.get(name).cloned().unwrap_or_default();
+            (name.to_owned(), Route { topic, gate, dedup: dedup.get(name).cloned(), counters })
         };
         let routes = presence.topics().enumerate().map(route).collect();
         Router {
@@ -140,7 +154,7 @@ impl Router {
         deadline: Instant,
         appends: &mut Vec<Append>,
     ) {
-        let (open, shut): (Vec<_>, Vec<_>) = groups.into_iter().partition(|group| group.route.gate.is_open());
+        let (open, shut): (Vec<_>, Vec<_>) = groups.into_iter().partition(Group::is_open);
         for group in open.into_iter().chain(shut) {
             appends.push(group.enqueue(self, connection, deadline).await);
         }
@@ -161,76 +175,12 @@ fn add_to_group<'r>(
     received_at: u64,
 ) {
     // Few types in a frame, most often one: a search is cheaper than a map.
-    let at = groups.iter().position(|group| std::ptr::eq(group.route, route));
+    let at = groups.iter().position(|group| group.goes(route));
     let group = match at.and_then(|at| groups.get_mut(at)) {
         Some(group) => group,
         None => groups.push_mut(Group::new(route)),
     };
     group.add(index, message, received_at);
-}
-
-/// The messages of one frame that go to one topic.
-struct Group<'a> {
-    route: &'a Route,
-    indices: Vec<usize>,
-    records: Vec<wharf_log::Record>,
-    senders: Vec<Sender>,
-    body_bytes: u64,
-}
-
-impl<'a> Group<'a> {
-    fn new(route: &'a Route) -> Group<'a> {
-        Group { route, indices: Vec::new(), records: Vec::new(), senders: Vec::new(), body_bytes: 0 }
-    }
-
-    fn add(&mut self, index: usize, message: Message, received_at: u64) {
-        let lane = Lane::of(message.agent.as_str());
-        self.body_bytes =
-            self.body_bytes.saturating_add(u64::try_from(message.body.bytes().len()).unwrap_or(u64::MAX));
-        if self.senders.last().is_none_or(|sender| sender.agent != message.agent) {
-            self.senders.push(Sender { agent: message.agent.clone(), first: self.records.len() });
-        }
-        let record = Record::Message(StoredMessage {
-            agent: message.agent,
-            received_at,
-            message_id: message.message_id,
-            sent_at: message.sent_at,
-            user: None,
-            traceparent: message.traceparent,
-            body: message.body,
-        });
-        self.indices.push(index);
-        self.records.push(wharf_log::Record { lane, time: received_at, payload: record.encode().into() });
-    }
-
-    async fn enqueue(self, router: &Router, connection: &Connection, deadline: Instant) -> Append {
-        let Route { topic, gate, accepted, accepted_bytes } = self.route;
-        let wait = || deadline.saturating_duration_since(Instant::now());
-        let queued = if gate.is_open() || self.opens(router, connection, wait()).await {
-            let queued =
-                router.presence.append(*topic, self.records, &self.senders, connection, wait()).await;
-            queued.map_err(NotStored::Failed)
-        } else {
-            Err(NotStored::Shut)
-        };
-        Append {
-            indices: self.indices,
-            queued,
-            accepted: accepted.clone(),
-            accepted_bytes: accepted_bytes.clone(),
-            body_bytes: self.body_bytes,
-        }
-    }
-
-    /// Waits for the gate to open, until the server stops.
-    async fn opens(&self, router: &Router, connection: &Connection, wait: Duration) -> bool {
-        // They are alive, whatever becomes of their messages, and must not expire while these wait.
-        self.senders.iter().for_each(|sender| router.presence.ping(&sender.agent, connection));
-        tokio::select! {
-            opens = self.route.gate.opens(wait) => opens,
-            () = router.stop.cancelled() => false,
-        }
-    }
 }
 
 /// A frame whose messages are on their way into the log.
@@ -246,14 +196,6 @@ pub struct Submitted {
     since: Instant,
     acknowledgement_seconds: Histogram,
     stop: CancellationToken,
-}
-
-struct Append {
-    indices: Vec<usize>,
-    queued: Result<Queued, NotStored>,
-    accepted: Counter,
-    accepted_bytes: Counter,
-    body_bytes: u64,
 }
 
 /// Why messages are not stored.
@@ -292,16 +234,26 @@ impl Submitted {
                 Ok(queued) => queued.stored().await.map_err(NotStored::Failed),
                 Err(error) => Err(error),
             };
+            let mut repeated = append.repeated;
+            let mut refuse = |calls: Vec<usize>, not_stored| {
+                let refusal = refusal_of(&not_stored, stop.is_cancelled());
+                refusals.extend(calls.into_iter().map(|call| (call, refusal.clone())));
+            };
             match outcome {
                 Ok(()) => {
-                    append.accepted.inc_by(u64::try_from(append.indices.len()).unwrap_or(u64::MAX));
-                    append.accepted_bytes.inc_by(append.body_bytes);
+                    append.counters.accepted.inc_by(number(append.messages));
+                    append.counters.accepted_bytes.inc_by(number(append.body_bytes));
+                    repeated = repeated.saturating_add(append.calls.len().saturating_sub(append.messages));
                 }
-                Err(not_stored) => {
-                    let refusal = refusal_of(&not_stored, stop.is_cancelled());
-                    refusals.extend(append.indices.into_iter().map(|index| (index, refusal.clone())));
+                Err(not_stored) => refuse(append.calls, not_stored),
+            }
+            for (calls, storing) in append.repeating {
+                match storing.await {
+                    Ok(()) => repeated = repeated.saturating_add(calls.len()),
+                    Err(error) => refuse(calls, NotStored::Failed(error)),
                 }
             }
+            append.counters.repeated.inc_by(number(repeated));
         }
         if has_messages {
             acknowledgement_seconds.observe(since.elapsed().as_secs_f64());
@@ -316,7 +268,7 @@ impl Submitted {
             };
         }
         refusals.sort_by_key(|(index, _)| *index);
-        let accepted = u64::try_from(calls.saturating_sub(refusals.len())).unwrap_or(u64::MAX);
+        let accepted = number(calls.saturating_sub(refusals.len()));
         Answer::Batch { reference, accepted, errors: refusals }
     }
 }
@@ -353,6 +305,11 @@ fn not_appended(error: &AppendError, stopping: bool) -> Refusal {
             Refusal::internal()
         }
     }
+}
+
+/// A count as counters take it.
+fn number(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
 }
 
 fn count(refused: &Family<CodeLabel, Counter>, refusal: &Refusal) {

@@ -24,8 +24,9 @@ use wharf_state::{KeyValue, State, StateError};
 use crate::admin::{self, Admin, Rates};
 use crate::backup::Backups;
 use crate::components::{self, ComponentErrors};
-use crate::config::Config;
+use crate::config::{Config, DataType};
 use crate::data_dir::{DataDir, DataDirError};
+use crate::dedup::{self, Dedup};
 use crate::delivery::{DeliveryError, Fed, Feed, Prepared};
 use crate::frontend::guard::{self, Guard};
 use crate::frontend::listener::{self, Listener};
@@ -37,7 +38,7 @@ use crate::open_files;
 use crate::presence::Presence;
 use crate::retention::{self, AbsenceError};
 use crate::router::Router;
-use crate::telemetry::{Metrics, ReceiverLabel};
+use crate::telemetry::{Metrics, ReceiverLabel, TypeLabel};
 
 /// Connections of operators and scrapers that may be open at once. They are few; the bound only keeps a broken scraper
 /// from taking every file descriptor.
@@ -81,6 +82,9 @@ pub enum ServeError {
     /// What is known of agents can't be read.
     #[error("read which agents are active")]
     Presence(#[source] StateError),
+    /// It can't be read which ids of messages are known.
+    #[error("read from where on message ids are known")]
+    Dedup(#[source] StateError),
     /// Receivers can't be fed.
     #[error(transparent)]
     Delivery(#[from] DeliveryError),
@@ -172,6 +176,9 @@ async fn serve(
         metrics.agents.clone(),
     ));
     presence.restore(state.clone()).await.map_err(ServeError::Presence)?;
+    let dedup = message_ids(&config, &feeds, &metrics);
+    let remembering: Vec<Arc<Dedup>> = dedup.values().cloned().collect();
+    dedup::restore(&remembering, &state).await.map_err(ServeError::Dedup)?;
     let agents_socket = bind(config.listen.agents, "listen.agents").await?;
     let admin_socket = bind(config.listen.admin, "listen.admin").await?;
     let addresses = Addresses {
@@ -191,6 +198,7 @@ async fn serve(
     let keeper = presence.start(state.clone(), config.state.cursor_interval, shutdown.clone());
     let delivery =
         prepared.start(guests.handle(), state.clone(), keyvalue.clone(), config.state.cursor_interval);
+    let remembering = tokio::spawn(dedup::keep(remembering, state.clone(), shutdown.clone()));
     let trimming = tokio::spawn(retention::run(kept, delivery.needed_from(), shutdown.clone()));
     let topics = feeds.values().map(|feed| feed.topic.clone()).collect();
     let backups = Backups::new(data_dir.clone(), topics, state.clone(), keyvalue.clone(), shutdown.clone());
@@ -201,6 +209,7 @@ async fn serve(
         router: Arc::new(Router::new(
             presence.clone(),
             &gates,
+            &dedup,
             config.limits.append_wait,
             &metrics,
             shutdown.clone(),
@@ -298,6 +307,7 @@ async fn serve(
     }
     let _ = trimming.await;
     let _ = rating.await;
+    let _ = remembering.await;
     let clean = delivery.stop(ended_by).await;
     log.close().await;
     keeper.stop().await;
@@ -390,6 +400,28 @@ async fn open_keyvalue(data_dir: &DataDir, config: &Config) -> Result<Option<Key
     }
     let path = data_dir.guests();
     blocking(move || KeyValue::open(&path)).await?.map(Some).map_err(ServeError::KeyValue)
+}
+
+/// The ids of those data types that remember any.
+fn message_ids(
+    config: &Config,
+    feeds: &HashMap<String, Feed>,
+    metrics: &Metrics,
+) -> HashMap<String, Arc<Dedup>> {
+    let remembering = config.types.iter().filter(|data_type| !data_type.dedup_window.is_zero());
+    let dedup = |data_type: &DataType| {
+        let Feed { topic, durability, .. } = feeds.get(&data_type.name)?;
+        let label = TypeLabel { r#type: data_type.name.clone() };
+        let dedup = Dedup::new(
+            topic.clone(),
+            *durability,
+            data_type.dedup_window,
+            data_type.dedup_messages,
+            metrics.message_ids.get_or_create_owned(&label),
+        );
+        Some((data_type.name.clone(), Arc::new(dedup)))
+    };
+    remembering.filter_map(dedup).collect()
 }
 
 fn page(fed: &Fed) -> Page {

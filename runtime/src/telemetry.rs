@@ -98,6 +98,10 @@ pub struct Metrics {
     pub accepted_bytes: Family<TypeLabel, Counter>,
     /// From when a frame with messages was submitted until its answer was known.
     pub acknowledgement_seconds: Histogram,
+    /// Messages that were acknowledged and not stored, because their agent had sent them before.
+    pub repeated: Family<TypeLabel, Counter>,
+    /// Ids of stored messages that are remembered.
+    pub message_ids: Family<TypeLabel, Gauge>,
     /// Agents: how many there are, and their comings and goings.
     pub agents: presence::Numbers,
     /// Calls and frames that were refused, by error code.
@@ -187,6 +191,8 @@ impl Metrics {
             accepted: family(new, "messages_accepted", "Messages stored and acknowledged"),
             accepted_bytes: family(new, "accepted_body_bytes", "Bytes of the bodies of accepted messages"),
             acknowledgement_seconds,
+            repeated: family(new, "messages_repeated", "Messages acknowledged that were stored before"),
+            message_ids: family(new, "message_ids", "Ids of stored messages that are remembered"),
             agents: agents(new),
             refused,
             log: LogNumbers::new(new),

@@ -95,8 +95,20 @@ async fn send(presence: &Arc<Presence>, topic: TopicIndex, agents: &[&str], conn
     let records = agents.iter().map(|agent| message(agent)).collect();
     let senders = agents.iter().enumerate().map(|(first, id)| Sender { agent: agent(id), first });
     let senders: Vec<Sender> = senders.collect();
-    let queued = presence.append(topic, records, &senders, connection, Duration::from_secs(60)).await;
+    let queued = append(presence, topic, records, &senders, connection, Duration::from_secs(60)).await;
     queued.unwrap().stored().await.unwrap();
+}
+
+async fn append(
+    presence: &Arc<Presence>,
+    topic: TopicIndex,
+    records: Vec<Record>,
+    senders: &[Sender],
+    connection: &Connection,
+    wait: Duration,
+) -> Result<Queued, AppendError> {
+    let room = presence.reserve(topic, &records, senders, connection, wait).await?;
+    presence.enqueue(topic, room, records, senders, connection)
 }
 
 fn agent(id: &str) -> AgentId {
@@ -152,7 +164,7 @@ async fn what_is_not_known_to_be_stored_is_told_again() {
     let site = Site::new().await;
     let connection = Connection::new(Instant::now());
     let sender = Sender { agent: agent("x"), first: 0 };
-    let queued = site.presence.append(0, vec![message("x")], &[sender], &connection, Duration::ZERO).await;
+    let queued = append(&site.presence, 0, vec![message("x")], &[sender], &connection, Duration::ZERO).await;
     // The connection ended before its answer.
     drop(queued.unwrap());
     site.presence.sweep(Instant::now(), true).await;

@@ -119,6 +119,12 @@ impl Record {
         bytes.first() == Some(&MESSAGE)
     }
 
+    /// Whether these bytes of a record are those of a message with a [`message_id`](StoredMessage::message_id), without
+    /// reading more than its flags.
+    pub fn has_message_id(bytes: &[u8]) -> bool {
+        matches!(bytes, [MESSAGE, flags, ..] if flags & HAS_MESSAGE_ID != 0)
+    }
+
     /// Reads a record. The body stays a slice of the given bytes.
     ///
     /// # Errors

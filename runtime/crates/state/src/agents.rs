@@ -130,7 +130,8 @@ impl State {
     }
 }
 
-fn name_key<'a>(what: &'static str, name: &'a str) -> Result<&'a [u8], StateError> {
+/// A name as a key.
+pub(crate) fn name_key<'a>(what: &'static str, name: &'a str) -> Result<&'a [u8], StateError> {
     if name.is_empty() || name.len() > MAX_NAME {
         return Err(StateError::Name { what, name: name.to_owned() });
     }

@@ -22,6 +22,7 @@ mod gaps;
 mod journal;
 mod keyvalue;
 mod layout;
+mod message_ids;
 mod store;
 
 pub use agents::{KnownAgent, KnownAgents, UsedTopic};

@@ -71,6 +71,8 @@ proptest! {
     fn every_record_survives(record in samples::record()) {
         let bytes = Bytes::from(record.encode());
         prop_assert_eq!(Record::is_message(&bytes), matches!(record, Record::Message(_)));
+        let has_id = matches!(&record, Record::Message(message) if message.message_id.is_some());
+        prop_assert_eq!(Record::has_message_id(&bytes), has_id);
         prop_assert_eq!(Record::decode(bytes).unwrap(), record);
     }
 

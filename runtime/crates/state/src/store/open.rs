@@ -20,6 +20,9 @@ const DEAD_LETTERS: &str = "dead-letters";
 /// The keyspace of gap records. The layout of its entries is described in `gaps/layout.rs`.
 const GAPS: &str = "gaps";
 
+/// The keyspace of what message ids are read back from. The layout of its entries is described in the module `message_ids`.
+const MESSAGE_IDS: &str = "message-ids";
+
 /// What the database may cache of its files. Nearly all is read when the server starts and never after, so the least will do.
 const CACHE_BYTES: u64 = 1024 * 1024;
 
@@ -38,6 +41,7 @@ pub(crate) struct Open {
     pub(crate) cursors: Area,
     pub(crate) dead_letters: Area,
     pub(crate) gaps: Area,
+    pub(crate) message_ids: Area,
     pub(crate) agents: Keyspace,
     pub(crate) presence: Keyspace,
 }
@@ -51,9 +55,11 @@ impl Open {
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
         let agents = database.keyspace(AGENTS, options).map_err(failed)?;
         let presence = database.keyspace(PRESENCE, options).map_err(failed)?;
-        let [cursors, dead_letters, gaps] = [area(CURSORS)?, area(DEAD_LETTERS)?, area(GAPS)?];
+        let [cursors, dead_letters, gaps, message_ids] =
+            [area(CURSORS)?, area(DEAD_LETTERS)?, area(GAPS)?, area(MESSAGE_IDS)?];
         database::sync_keyspaces(dir).map_err(failed)?;
-        Ok(Self { dir: dir.to_owned(), cursors, dead_letters, gaps, agents, presence, database })
+        let dir = dir.to_owned();
+        Ok(Self { dir, cursors, dead_letters, gaps, message_ids, agents, presence, database })
     }
 
     /// A batch that is to be as safe as that once it is committed.
@@ -68,7 +74,9 @@ impl Open {
     /// Writes a batch, and hands over to the worker what is due.
     pub(crate) fn commit(&self, batch: OwnedWriteBatch) -> fjall::Result<()> {
         batch.commit()?;
-        [&self.cursors, &self.dead_letters, &self.gaps].into_iter().try_for_each(Area::hand_over)
+        [&self.cursors, &self.dead_letters, &self.gaps, &self.message_ids]
+            .into_iter()
+            .try_for_each(Area::hand_over)
     }
 
     /// Waits until the disk has taken in enough of the dead letters that were written before. Without that, letters of a
