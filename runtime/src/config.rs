@@ -91,6 +91,14 @@ impl Config {
     }
 }
 
+impl Config {
+    /// What is allowed and may still be a mistake, each in a sentence that names the key.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        self.types.iter().filter_map(DataType::warning).collect()
+    }
+}
+
 /// How callers prove who they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Auth {
@@ -274,7 +282,7 @@ pub struct DataType {
     /// How long a `message_id` is remembered, so that a message that is sent again is stored once. Default: 10 minutes,
     /// longer than agents try again; 0 remembers none.
     pub dedup_window: Duration,
-    /// How many of them are remembered at most. Default: 100,000, some 10 MiB.
+    /// How many of them are remembered at most. Default: 100,000, some 8 MiB.
     pub dedup_messages: usize,
 }
 
@@ -290,6 +298,19 @@ impl DataType {
             dedup_window: Duration::from_secs(600),
             dedup_messages: 100_000,
         }
+    }
+
+    fn warning(&self) -> Option<String> {
+        let forgotten =
+            self.retain < self.dedup_window || (self.retain_bytes == 0 && !self.dedup_window.is_zero());
+        (forgotten && self.durability != Durability::Memory).then(|| {
+            format!(
+                "types.{}: messages are kept for less than dedup-window ({}) once they are handled; those that are deleted \
+                 earlier are not known any more after a restart, and are stored again if their agents send them again",
+                self.name,
+                humantime::format_duration(self.dedup_window),
+            )
+        })
     }
 }
 

@@ -126,6 +126,9 @@ pub async fn run(
         fed = components::load(&host, &config) => fed?,
         () = shutdown.cancelled() => return Ok(()),
     };
+    for warning in config.warnings() {
+        tracing::warn!(warning, "the config can be improved");
+    }
     for Fed { settings, receiver } in &fed {
         for warning in receiver.warnings() {
             tracing::warn!(receiver.name = settings.name, warning, "a receiver's config can be improved");

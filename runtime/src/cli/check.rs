@@ -22,6 +22,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let loaded = components::load(&host, &config).await?;
     let mut text =
         format!("{}: {} data types, {} receivers\n", args.config.display(), config.types.len(), loaded.len());
+    for warning in config.warnings() {
+        text.push_str(&format!("  warning: {warning}\n"));
+    }
     for fed in &loaded {
         let does = [
             (fed.receiver.serves_pages(), ", serves a page"),

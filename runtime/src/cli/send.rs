@@ -22,6 +22,9 @@ mod tally;
 mod transfer;
 
 /// Send lines of JSON from standard input as messages.
+///
+/// A line that has a text `message_id` gives its message that id, so that lines can be sent again and are stored once (see
+/// `dedup-window` in the config of the server). Other messages get ids that no other run gives.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Id of the agent whose messages these are

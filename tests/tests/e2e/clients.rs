@@ -131,6 +131,10 @@ async fn the_agent_reports_through_a_crash_of_the_server() {
         logs.iter().flat_map(|log| log.seen("recorder")).map(|seen| sequence(seen.id.as_deref())).collect();
     // Whatever was sampled arrived: nothing was acknowledged and lost, nothing forgotten while the server was away.
     assert_eq!(sequences, (0..sequences.len() as u64).collect(), "{sequences:?}");
+    // What was sent again because its answer was lost was stored once.
+    let offsets: BTreeSet<_> =
+        logs.iter().flat_map(|log| log.seen("recorder")).map(|seen| seen.offset).collect();
+    assert_eq!(offsets.len(), sequences.len());
 }
 
 /// Answers every frame with success, and gives the calls until the agent leaves.

@@ -8,6 +8,7 @@ mod codes;
 mod config;
 mod connections;
 mod damage;
+mod dedup;
 mod docs;
 mod doctor;
 mod durability;

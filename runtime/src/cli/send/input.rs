@@ -2,13 +2,15 @@
 //! goes on with the next.
 
 use std::{
+    borrow::Cow,
     io::{self, BufRead, BufReader, Read},
     thread,
 };
 
 use bytes::Bytes;
+use serde::Deserialize;
 use tokio::sync::mpsc;
-use wharf_protocol::{Body, Encoding, Limits, Refusal};
+use wharf_protocol::{Body, Encoding, Limits, MAX_MESSAGE_ID_BYTES, Refusal};
 
 /// The longest line. No server takes larger frames unless its config says so.
 const MAX_LINE_BYTES: usize = 8 * 1024 * 1024;
@@ -41,6 +43,22 @@ pub enum LineError {
     /// The input broke off here.
     #[error("cannot be read: {0}")]
     Unreadable(io::Error),
+}
+
+/// The id that a line gives its message itself: a text at its top that can be one, under the name that agents use for it.
+pub fn own_id(body: &Body) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Own<'a> {
+        #[serde(borrow)]
+        message_id: Cow<'a, str>,
+    }
+    let text = str::from_utf8(body.bytes()).ok()?;
+    // Most lines have none and need not be read twice.
+    if !text.contains("\"message_id\"") {
+        return None;
+    }
+    let Own { message_id } = serde_json::from_str(text).ok()?;
+    (1..=MAX_MESSAGE_ID_BYTES).contains(&message_id.len()).then(|| message_id.into_owned())
 }
 
 /// Reads lines on a thread of its own, until the input or the receiver is gone. A thread and not a task, because a
@@ -165,6 +183,19 @@ mod tests {
         assert!(matches!(lines[0].body, Err(LineError::TooLong)), "{:?}", lines[0]);
         assert_eq!(lines[1].number, 2);
         assert_eq!(lines[1].body.as_ref().unwrap().to_json(), r#"{"b":2}"#);
+    }
+
+    #[test]
+    fn a_line_may_give_its_message_an_id() {
+        let own = |text: &str| own_id(lines(text)[0].body.as_ref().unwrap());
+        assert_eq!(own(r#"{"a":1,"message_id":"m-1"}"#).as_deref(), Some("m-1"));
+        assert_eq!(own(r#"{"message_id":"m\n"}"#).as_deref(), Some("m\n"));
+        let long = format!(r#"{{"message_id":"{}"}}"#, "x".repeat(MAX_MESSAGE_ID_BYTES + 1));
+        for text in
+            [r#"{"message_id":7}"#, r#"{"message_id":""}"#, r#"{"a":{"message_id":"m"}}"#, "{}", &long]
+        {
+            assert_eq!(own(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //! take or a lost connection left unanswered.
 //!
 //! Messages are sent in the order of their lines. Where some are sent again, they may come after later ones that were
-//! accepted at once, and the server may have one already whose answer was lost; `message_id` says that it is the same.
+//! accepted at once, and the server may have one already whose answer was lost: it keeps its `message_id`, by which the server
+//! knows it.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -18,7 +19,7 @@ use wharf_protocol::{AgentId, Answer, Call, Encoding, Message, Refusal, Request}
 
 use super::{
     console::Console,
-    input::Line,
+    input::{Line, own_id},
     tally::{BAD_LINE, Tally},
 };
 use crate::{
@@ -244,7 +245,7 @@ impl Transfer {
             let message = Message {
                 agent: self.settings.agent.clone(),
                 data_type: self.settings.data_type.clone(),
-                message_id: Some(format!("{:016x}-{number}", self.run)),
+                message_id: Some(own_id(&body).unwrap_or_else(|| format!("{:016x}-{number}", self.run))),
                 sent_at,
                 traceparent: None,
                 body,
