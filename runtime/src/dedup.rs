@@ -117,7 +117,7 @@ impl Dedup {
     ) -> (Result<Queued, AppendError>, Vec<Repeat>) {
         let now = self.now();
         let mut table = self.table();
-        table.settle(now);
+        table.settle_seen(now);
         let mut repeats = Vec::new();
         for &Identified { place, key } in identified {
             let first = match table.claim(key) {

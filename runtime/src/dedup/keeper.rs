@@ -15,7 +15,8 @@ use wharf_state::{State, StateError};
 use super::{Dedup, milliseconds};
 use crate::unix_time::unix_milliseconds;
 
-/// How often it is saved from where on ids are to be read back: a start reads so much more than it must.
+/// How often it is saved from where on ids are to be read back, and looked what has become of appends for which nobody waits any
+/// more. A start reads so much more than it must, and so much more is remembered than is to be.
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 /// Records that are read at once when the server starts, and their bytes.
 const READ_RECORDS: usize = 4096;

@@ -131,14 +131,24 @@ impl Table {
 
     /// Takes note of what has become of appends, and forgets what is out of the window.
     pub fn settle(&mut self, now: u64) {
+        self.settle_as(now, |storing| storing.clone().now_or_never().map(|outcome| outcome.is_ok()));
+    }
+
+    /// As [`settle`](Self::settle), as far as the outcome of appends was seen by who waits for it. To look oneself would get
+    /// into the way of the writer that is about to tell it.
+    pub fn settle_seen(&mut self, now: u64) {
+        self.settle_as(now, |storing| storing.peek().map(Result::is_ok));
+    }
+
+    fn settle_as(&mut self, now: u64, is_stored: impl Fn(&Storing) -> Option<bool>) {
         while let Some(Append { storing, .. }) = self.storing.front() {
-            let Some(outcome) = storing.clone().now_or_never() else { break };
+            let Some(is_stored) = is_stored(storing) else { break };
             let number = self.first_storing();
             let Some(Append { keys, at, from, .. }) = self.storing.pop_front() else { break };
             for key in keys {
-                match outcome {
-                    Ok(()) => self.stored.push_back(Stored { key, at, from }),
-                    Err(_) => self.forget(key, number),
+                match is_stored {
+                    true => self.stored.push_back(Stored { key, at, from }),
+                    false => self.forget(key, number),
                 }
             }
         }
@@ -148,8 +158,7 @@ impl Table {
         self.forget_beyond_count();
     }
 
-    /// Says what is known of a message, and takes it for the append that is being put together if nothing is. To be asked
-    /// after [`settle`](Self::settle).
+    /// Says what is known of a message, and takes it for the append that is being put together if nothing is.
     pub fn claim(&mut self, key: Key) -> Claim {
         let (first_storing, next) = (self.first_storing(), self.next);
         match self.ids.entry(key) {

@@ -14,8 +14,10 @@ const MAX_STORED: usize = 4;
 enum Step {
     /// Messages with these ids come in one frame. They are put into the queue, or can't be.
     Frame { ids: Vec<u64>, queued: bool },
-    /// One of the appends that are under way is stored or not, not always the first.
-    Answer { append: prop::sample::Index, stored: bool },
+    /// One of the appends that are under way is stored or not, not always the first. Its connection sees that, or is gone.
+    Answer { append: prop::sample::Index, stored: bool, seen: bool },
+    /// What nobody has seen is looked at.
+    Settle,
     /// Time passes.
     Wait(u64),
 }
@@ -24,8 +26,9 @@ fn step() -> impl Strategy<Value = Step> {
     let ids = prop::collection::vec(0..8_u64, 1..5);
     prop_oneof![
         4 => (ids, prop::bool::weighted(0.8)).prop_map(|(ids, queued)| Step::Frame { ids, queued }),
-        4 => (any::<prop::sample::Index>(), prop::bool::weighted(0.7))
-            .prop_map(|(append, stored)| Step::Answer { append, stored }),
+        4 => (any::<prop::sample::Index>(), prop::bool::weighted(0.7), prop::bool::weighted(0.7))
+            .prop_map(|(append, stored, seen)| Step::Answer { append, stored, seen }),
+        1 => Just(Step::Settle),
         1 => (1..WINDOW).prop_map(Step::Wait),
     ]
 }
@@ -53,11 +56,13 @@ struct ModelAppend {
     storing: Storing,
     answer: Option<Answer>,
     outcome: Option<bool>,
+    seen: bool,
 }
 
 impl Model {
-    fn settle(&mut self) {
-        while self.appends.first().is_some_and(|append| append.outcome.is_some()) {
+    fn settle(&mut self, all: bool) {
+        let is_settled = |append: &ModelAppend| append.outcome.is_some() && (all || append.seen);
+        while self.appends.first().is_some_and(is_settled) {
             let append = self.appends.remove(0);
             if append.outcome == Some(true) {
                 self.stored.extend(append.ids.iter().map(|id| (*id, append.at, append.from)));
@@ -76,6 +81,13 @@ impl Model {
     fn is_stored(&self, id: u64) -> bool {
         self.append_of(id).is_some_and(|append| append.outcome == Some(true))
             || self.stored.iter().any(|(stored, ..)| *stored == id)
+    }
+
+    /// Whoever asks for an id sees what became of it.
+    fn see(&mut self, id: u64) {
+        for append in self.appends.iter_mut().filter(|append| append.ids.contains(&id)) {
+            append.seen |= append.outcome.is_some();
+        }
     }
 
     fn from(&self) -> Option<u64> {
@@ -97,7 +109,7 @@ proptest! {
         for (offset, step) in (0_u64..).zip(steps) {
             match step {
                 Step::Wait(time) => model.now += time,
-                Step::Answer { append, stored } => {
+                Step::Answer { append, stored, seen } => {
                     let mut waiting: Vec<_> =
                         model.appends.iter_mut().filter(|append| append.answer.is_some()).collect();
                     if !waiting.is_empty() {
@@ -106,11 +118,19 @@ proptest! {
                         append.outcome = Some(stored);
                         let outcome = if stored { Ok(()) } else { Err(AppendError::Full) };
                         append.answer.take().unwrap().send(outcome).unwrap();
+                        append.seen = seen;
+                        if seen {
+                            append.storing.clone().now_or_never().unwrap().ok();
+                        }
                     }
                 }
-                Step::Frame { ids, queued } => {
+                Step::Settle => {
                     table.settle(model.now);
-                    model.settle();
+                    model.settle(true);
+                }
+                Step::Frame { ids, queued } => {
+                    table.settle_seen(model.now);
+                    model.settle(false);
                     let mut new: Vec<u64> = Vec::new();
                     for id in ids {
                         match table.claim(key(id)) {
@@ -126,6 +146,7 @@ proptest! {
                                 prop_assert!(append.outcome.is_none() && append.storing.ptr_eq(&storing));
                             }
                         }
+                        model.see(id);
                     }
                     let (answer, storing) = storing();
                     if !queued {
@@ -141,12 +162,13 @@ proptest! {
                             storing,
                             answer: Some(answer),
                             outcome: None,
+                            seen: false,
                         });
                     }
                 }
             }
-            table.settle(model.now);
-            model.settle();
+            table.settle_seen(model.now);
+            model.settle(false);
             prop_assert_eq!(table.stored(), model.stored.len());
             prop_assert_eq!(table.from(), model.from());
             let under_way: usize = table.storing.iter().map(|append| append.keys.len()).sum();
