@@ -58,7 +58,7 @@ impl State {
     }
 }
 
-fn decode(mut value: &[u8]) -> Result<u64, String> {
+pub(crate) fn decode(mut value: &[u8]) -> Result<u64, String> {
     take_format(&mut value, FORMAT)?;
     let offset = value.try_into().map_err(|_| format!("its offset has {} bytes, expected 8", value.len()))?;
     Ok(u64::from_be_bytes(offset))

@@ -6,7 +6,7 @@ use super::Findings;
 use crate::{
     StateError, agents,
     dead_letters::layout::{Head, LetterKey, Usage, letter_bytes, parse_letter_key, parse_usage_key},
-    gaps, layout,
+    gaps, layout, message_ids,
     store::open::Open,
 };
 
@@ -41,6 +41,7 @@ pub struct CheckedCursors {
 const REFUSED: &str = "the start is refused; restore the data directory from a backup";
 const LEFT_OUT: &str = "it is left out";
 const ONLY_DROPPED: &str = "it is listed as damaged, and can only be dropped";
+const READ_BACK: &str = "the next start reads back more than it needs";
 const COUNTED_ANEW: &str = "they are counted anew";
 
 pub(super) fn read(dir: &Path, findings: &mut Findings<'_>) -> Result<StateContent, StateError> {
@@ -77,6 +78,12 @@ pub(super) fn read(dir: &Path, findings: &mut Findings<'_>) -> Result<StateConte
             Err(problem) => findings.add(format!("presence in topic {}: {problem}", quoted(key)), LEFT_OUT),
         },
     );
+    findings.entries("message ids", open.message_ids.keyspace.iter(), |findings, key, value| {
+        if let Err(problem) = message_ids::decode(value) {
+            let found = format!("from where on message ids of topic {} are known: {problem}", quoted(key));
+            findings.add(found, READ_BACK);
+        }
+    });
     findings.entries("gap records", open.gaps.keyspace.iter(), |findings, key, value| {
         match gaps::layout::parse_topic(key).and_then(|topic| Ok((topic, gaps::layout::decode(value)?))) {
             Ok((topic, gaps)) => {

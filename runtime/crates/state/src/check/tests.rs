@@ -158,6 +158,7 @@ fn entries_that_wharf_does_not_write_are_named() {
         open.cursors.keyspace.insert("recorder", b"\x01").unwrap();
         open.agents.insert("b", b"\x01\x07").unwrap();
         open.presence.insert("other", b"\x01").unwrap();
+        open.message_ids.keyspace.insert("other", b"\x01\0").unwrap();
         open.gaps.keyspace.insert("recorder\0other", b"\x01\0").unwrap();
         open.dead_letters.keyspace.insert(b"mrecorder\0\0\0\0\0\0\0\0\x01", b"short").unwrap();
         open.dead_letters.keyspace.insert(b"mrecorder\0\0\0\0\0\0\0\0\x09", b"").unwrap();
@@ -180,6 +181,7 @@ fn entries_that_wharf_does_not_write_are_named() {
             r#"the cursors of receiver "recorder" in topic "other" can't be understood: lane 0 ends early"#,
             r#"agent "b": it is marked 7, expected 0 or 1"#,
             r#"presence in topic "other": its offset has 0 bytes, expected 8"#,
+            r#"from where on message ids of topic "other" are known: its offset has 1 bytes, expected 8"#,
             r#"gap records "recorder\\x00other": record 0 ends early or has a text that is none"#,
             r#"dead letter 1 of receiver "recorder": its message has 5 bytes, expected 7"#,
             r#"a message of receiver "recorder" belongs to no dead letter: 9"#,
