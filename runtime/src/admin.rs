@@ -4,23 +4,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
 use axum::{Json, Router as Routes};
 use http::StatusCode;
 use serde::Serialize;
 use wharf_log::{Durability, Topic};
 
 use crate::backup::Backups;
-use crate::delivery::{self, ControlError, Controls};
+use crate::delivery::{self, Controls};
 use crate::presence::Presence;
 use crate::telemetry::{ListenerLabel, Metrics, ReceiverTypeLabel, TypeLabel};
 
 mod backup;
+mod control;
+mod dead_letters;
 mod metrics;
 mod rates;
 mod receivers;
+mod refused;
 
 pub use rates::Rates;
 use receivers::ReceiverReport;
@@ -69,8 +72,8 @@ pub fn routes(admin: Arc<Admin>) -> Routes {
         .route("/admin/v1/status", get(status))
         .merge(receivers::routes())
         .merge(backup::routes())
-        .route("/admin/v1/receivers/{receiver}/pause", post(pause))
-        .route("/admin/v1/receivers/{receiver}/resume", post(resume))
+        .merge(control::routes())
+        .merge(dead_letters::routes())
         .with_state(admin)
 }
 
@@ -137,52 +140,6 @@ async fn status(State(admin): State<Arc<Admin>>) -> Json<StatusReport> {
         types: types.collect(),
         receivers: receivers::reports(&admin).await,
     })
-}
-
-async fn pause(State(admin): State<Arc<Admin>>, Path(receiver): Path<String>) -> Response {
-    control(admin, receiver, Controls::pause).await
-}
-
-async fn resume(State(admin): State<Arc<Admin>>, Path(receiver): Path<String>) -> Response {
-    control(admin, receiver, Controls::resume).await
-}
-
-#[derive(Serialize)]
-struct ControlReport {
-    receiver: String,
-    state: &'static str,
-}
-
-#[derive(Serialize)]
-struct ErrorReport {
-    error: String,
-}
-
-/// Does what an operator asks for, which blocks on the disk, and says the state that the receiver is in then.
-async fn control(
-    admin: Arc<Admin>,
-    receiver: String,
-    action: fn(&Controls, &str) -> Result<(), ControlError>,
-) -> Response {
-    let (controls, name) = (admin.controls.clone(), receiver.clone());
-    let done = tokio::task::spawn_blocking(move || action(&controls, &name)).await;
-    let (status, error) = match done {
-        Ok(Ok(())) => {
-            let state = admin.receivers.iter().find(|status| status.name == receiver);
-            let state = state.map_or("unknown", |status| status.state().as_str());
-            return Json(ControlReport { receiver, state }).into_response();
-        }
-        Ok(Err(error @ ControlError::Unknown { .. })) => {
-            (StatusCode::NOT_FOUND, format!("failed to {error}"))
-        }
-        Ok(Err(error)) => {
-            let cause: &dyn std::error::Error = &error;
-            tracing::error!(receiver.name = receiver, error = cause, "failed to pause or resume a receiver");
-            (StatusCode::INTERNAL_SERVER_ERROR, format!("failed to {error}; the server's log says why"))
-        }
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("the task ended early: {error}")),
-    };
-    (status, Json(ErrorReport { error })).into_response()
 }
 
 fn durability_name(durability: Durability) -> &'static str {

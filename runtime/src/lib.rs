@@ -15,6 +15,7 @@ pub mod dedup;
 pub mod delivery;
 pub mod frontend;
 pub mod gate;
+mod letter_ids;
 pub mod open_files;
 pub mod presence;
 pub mod retention;

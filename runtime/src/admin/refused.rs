@@ -1,0 +1,74 @@
+//! Answers that say no to an operator: JSON, with what was wrong.
+
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use serde::Serialize;
+use wharf_state::StateError;
+
+use crate::delivery::ControlError;
+
+/// What was asked for can't be done.
+#[derive(Debug)]
+pub struct Refused {
+    status: StatusCode,
+    error: String,
+}
+
+#[derive(Serialize)]
+struct Report {
+    error: String,
+}
+
+impl Refused {
+    /// What was asked for makes no sense.
+    pub fn unusable(error: impl Into<String>) -> Refused {
+        Refused { status: StatusCode::UNPROCESSABLE_ENTITY, error: error.into() }
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        (self.status, Json(Report { error: self.error })).into_response()
+    }
+}
+
+impl From<ControlError> for Refused {
+    fn from(error: ControlError) -> Refused {
+        let status = match &error {
+            ControlError::Unknown { .. } | ControlError::NoLetter { .. } => StatusCode::NOT_FOUND,
+            ControlError::NotPaused { .. } | ControlError::State(StateError::DamagedDeadLetter { .. }) => {
+                StatusCode::CONFLICT
+            }
+            ControlError::NotMapped { .. }
+            | ControlError::WhichType { .. }
+            | ControlError::BeyondEnd { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            _ => {
+                let cause: &dyn std::error::Error = &error;
+                tracing::error!(error = cause, "failed to do what an operator asked for");
+                let error = format!("failed to {error}; the server's log says why");
+                return Refused { status: StatusCode::INTERNAL_SERVER_ERROR, error };
+            }
+        };
+        Refused { status, error: format!("failed to {error}") }
+    }
+}
+
+impl From<QueryRejection> for Refused {
+    fn from(rejection: QueryRejection) -> Refused {
+        Refused { status: rejection.status(), error: rejection.body_text() }
+    }
+}
+
+impl From<PathRejection> for Refused {
+    fn from(rejection: PathRejection) -> Refused {
+        Refused { status: rejection.status(), error: rejection.body_text() }
+    }
+}
+
+impl From<JsonRejection> for Refused {
+    fn from(rejection: JsonRejection) -> Refused {
+        Refused { status: rejection.status(), error: rejection.body_text() }
+    }
+}
