@@ -8,10 +8,12 @@ pub mod backup;
 pub mod bench;
 pub mod check;
 pub mod compile_component;
+pub mod dlq;
 pub mod doctor;
 pub mod inspect;
 pub mod pause;
 pub mod run;
+pub mod seek;
 pub mod send;
 pub mod status;
 
@@ -19,6 +21,7 @@ mod arguments;
 mod offline;
 mod progress;
 mod table;
+mod time;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -63,6 +66,10 @@ enum Command {
     Resume(pause::Args),
     /// Have a running server make a backup in its data directory.
     Backup(backup::Args),
+    /// Move the cursors of a paused receiver, so that it gets messages again or not at all.
+    Seek(seek::Args),
+    /// Look at dead letters, give them to their receiver again, or drop them.
+    Dlq(dlq::Args),
     /// Send lines of JSON from standard input as messages.
     Send(send::Args),
     /// Report this machine's own metrics as an agent.
@@ -110,6 +117,8 @@ impl Command {
             Command::Pause(args) => pause::run(pause::Action::Pause, args, shutdown).await,
             Command::Resume(args) => pause::run(pause::Action::Resume, args, shutdown).await,
             Command::Backup(args) => backup::run(args, shutdown).await,
+            Command::Seek(args) => seek::run(args, shutdown).await,
+            Command::Dlq(args) => dlq::run(args, shutdown).await,
             Command::Send(args) => send::run(args, shutdown).await,
             Command::Agent(args) => agent::run(args, shutdown).await,
             Command::Bench(args) => bench::run(args, shutdown).await,

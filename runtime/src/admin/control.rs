@@ -34,6 +34,12 @@ pub async fn blocking<T: Send + 'static>(
     Ok(done.map_err(ControlError::from)??)
 }
 
+/// What a receiver is doing.
+pub fn state_of(admin: &Admin, receiver: &str) -> &'static str {
+    let status = admin.receivers.iter().find(|status| status.name == receiver);
+    status.map_or("unknown", |status| status.state().as_str())
+}
+
 async fn pause(
     State(admin): State<Arc<Admin>>,
     receiver: Result<Path<String>, PathRejection>,
@@ -62,8 +68,7 @@ async fn control(
 ) -> Result<Json<ControlReport>, Refused> {
     let name = receiver.clone();
     blocking(admin, move |controls| action(controls, &name)).await?;
-    let state = admin.receivers.iter().find(|status| status.name == receiver);
-    let state = state.map_or("unknown", |status| status.state().as_str());
+    let state = state_of(admin, &receiver);
     Ok(Json(ControlReport { receiver, state }))
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use wharf_state::MAX_PAGE;
 
 use super::Admin;
-use super::control::blocking;
+use super::control::{blocking, state_of};
 use super::refused::Refused;
 use crate::delivery::{ControlError, Page, Queued, Which};
 use crate::letter_ids;
@@ -136,6 +136,8 @@ impl Selection {
 #[derive(Serialize)]
 struct RedriveReport {
     receiver: String,
+    /// What the receiver is doing: one that is paused gets them when it is resumed.
+    state: &'static str,
     queued: usize,
     /// Those that were queued or under way before.
     already: usize,
@@ -152,7 +154,8 @@ async fn redrive(
     let (name, which) = (receiver.clone(), selection.which()?);
     let Queued { queued, already, damaged } =
         blocking(&admin, move |controls| controls.redrive(&name, which)).await?;
-    Ok(Json(RedriveReport { receiver, queued, already, damaged }))
+    let state = state_of(&admin, &receiver);
+    Ok(Json(RedriveReport { receiver, state, queued, already, damaged }))
 }
 
 #[derive(Serialize)]

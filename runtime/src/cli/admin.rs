@@ -28,6 +28,50 @@ pub struct Server {
     pub admin: String,
 }
 
+/// What is asked of a server.
+#[derive(Debug)]
+pub struct Request<'a> {
+    method: Method,
+    path: &'a [&'a str],
+    query: Vec<(&'static str, String)>,
+    body: Option<serde_json::Value>,
+    max_answer_bytes: usize,
+    timeout: Duration,
+}
+
+impl<'a> Request<'a> {
+    /// A request to the path that is made of these parts.
+    pub fn new(method: Method, path: &'a [&'a str]) -> Request<'a> {
+        let (query, body) = (Vec::new(), None);
+        let (max_answer_bytes, timeout) = (MAX_ANSWER_BYTES, ANSWER_TIMEOUT);
+        Request { method, path, query, body, max_answer_bytes, timeout }
+    }
+
+    /// With this parameter.
+    pub fn query(mut self, key: &'static str, value: impl ToString) -> Self {
+        self.query.push((key, value.to_string()));
+        self
+    }
+
+    /// With this as its body.
+    pub fn body(mut self, body: serde_json::Value) -> Self {
+        self.body = Some(body);
+        self
+    }
+
+    /// For an answer of at most so many bytes.
+    pub fn up_to(mut self, max_answer_bytes: usize) -> Self {
+        self.max_answer_bytes = max_answer_bytes;
+        self
+    }
+
+    /// For an answer within this time.
+    pub fn within(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+}
+
 /// What a server answered, and the address that was asked, for errors.
 #[derive(Debug)]
 pub struct Answer {
@@ -49,7 +93,7 @@ impl Server {
     /// [`Usage`] for an address that is none; otherwise when there is no answer, or not that of a Wharf server, or when it
     /// says no.
     pub async fn get(&self, path: &[&str], shutdown: &CancellationToken) -> anyhow::Result<Answer> {
-        self.ask(Method::GET, path, ANSWER_TIMEOUT, shutdown).await
+        self.ask(Request::new(Method::GET, path), shutdown).await
     }
 
     /// Posts to this path.
@@ -58,42 +102,18 @@ impl Server {
     ///
     /// As for [`get`](Self::get).
     pub async fn post(&self, path: &[&str], shutdown: &CancellationToken) -> anyhow::Result<Answer> {
-        self.post_for(path, ANSWER_TIMEOUT, shutdown).await
+        self.ask(Request::new(Method::POST, path), shutdown).await
     }
 
-    /// Posts to this path what may take longer than other things.
+    /// Asks.
     ///
     /// # Errors
     ///
     /// As for [`get`](Self::get).
-    pub async fn post_for(
-        &self,
-        path: &[&str],
-        timeout: Duration,
-        shutdown: &CancellationToken,
-    ) -> anyhow::Result<Answer> {
-        self.ask(Method::POST, path, timeout, shutdown).await
-    }
-
-    /// Deletes what is at this path.
-    ///
-    /// # Errors
-    ///
-    /// As for [`get`](Self::get).
-    pub async fn delete(&self, path: &[&str], shutdown: &CancellationToken) -> anyhow::Result<Answer> {
-        self.ask(Method::DELETE, path, ANSWER_TIMEOUT, shutdown).await
-    }
-
-    async fn ask(
-        &self,
-        method: Method,
-        path: &[&str],
-        timeout: Duration,
-        shutdown: &CancellationToken,
-    ) -> anyhow::Result<Answer> {
-        let url = address(&self.admin, path)?;
+    pub async fn ask(&self, request: Request<'_>, shutdown: &CancellationToken) -> anyhow::Result<Answer> {
+        let url = address(&self.admin, request.path)?;
         let body = tokio::select! {
-            body = fetch(method, &url, timeout) => body?,
+            body = fetch(request, &url) => body?,
             () = shutdown.cancelled() => bail!("interrupted before {url} answered"),
         };
         Ok(Answer { url, body })
@@ -127,7 +147,8 @@ fn address(admin: &str, path: &[&str]) -> anyhow::Result<Url> {
     Ok(url)
 }
 
-async fn fetch(method: Method, url: &Url, timeout: Duration) -> anyhow::Result<Vec<u8>> {
+async fn fetch(request: Request<'_>, url: &Url) -> anyhow::Result<Vec<u8>> {
+    let Request { method, path: _, query, body, max_answer_bytes, timeout } = request;
     // The admin listener is on this host or in the operator's network: a proxy for the web is not on the way there.
     let client = Client::builder()
         .no_proxy()
@@ -135,13 +156,23 @@ async fn fetch(method: Method, url: &Url, timeout: Duration) -> anyhow::Result<V
         .timeout(timeout)
         .build()
         .context("failed to prepare an HTTP client")?;
-    let answer = client.request(method, url.clone()).send().await.map_err(|error| {
+    let mut asked = url.clone();
+    if !query.is_empty() {
+        asked.query_pairs_mut().extend_pairs(query);
+    }
+    let mut asking = client.request(method, asked);
+    if let Some(body) = &body {
+        asking = asking.json(body);
+    }
+    let answer = asking.send().await.map_err(|error| {
         let hint = if error.is_connect() { ": is wharf running, and is this its admin address?" } else { "" };
         // The URL is in this text already.
         anyhow::Error::new(error.without_url()).context(format!("failed to reach {url}{hint}"))
     })?;
     let status = answer.status();
-    let body = read(answer).await.with_context(|| format!("failed to read the answer of {url}"))?;
+    let body = read(answer, max_answer_bytes)
+        .await
+        .with_context(|| format!("failed to read the answer of {url}"))?;
     if status.is_success() {
         return Ok(body);
     }
@@ -151,11 +182,11 @@ async fn fetch(method: Method, url: &Url, timeout: Duration) -> anyhow::Result<V
     }
 }
 
-async fn read(mut answer: Response) -> anyhow::Result<Vec<u8>> {
+async fn read(mut answer: Response, max_bytes: usize) -> anyhow::Result<Vec<u8>> {
     let mut body = Vec::new();
     while let Some(chunk) = answer.chunk().await? {
-        if body.len().saturating_add(chunk.len()) > MAX_ANSWER_BYTES {
-            bail!("it is larger than {MAX_ANSWER_BYTES} bytes");
+        if body.len().saturating_add(chunk.len()) > max_bytes {
+            bail!("it is larger than {max_bytes} bytes");
         }
         body.extend_from_slice(&chunk);
     }

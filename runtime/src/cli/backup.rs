@@ -7,7 +7,7 @@ use anyhow::Context;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::admin::Server;
+use crate::cli::admin::{Request, Server};
 use crate::cli::table::printable;
 
 /// Full segments are not copied, so that it takes seconds; dead letters and what receivers keep may be gigabytes.
@@ -36,9 +36,9 @@ struct Answer {
 pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> {
     let path = ["admin", "v1", "backup"];
     let answer = if args.remove {
-        args.server.delete(&path, &shutdown).await.context("failed to remove the backup")?
+        args.server.ask(Request::new(Method::DELETE, &path), &shutdown).await.context("failed to remove the backup")?
     } else {
-        args.server.post_for(&path, MAKING_TIMEOUT, &shutdown).await.context("failed to make a backup")?
+        args.server.ask(Request::new(Method::POST, &path).within(MAKING_TIMEOUT), &shutdown).await.context("failed to make a backup")?
     };
     let Answer { path } = answer.read()?;
     writeln!(std::io::stdout(), "{}", printable(&path)).context("failed to print where the backup is")

@@ -46,3 +46,17 @@ pub fn acknowledged() -> ProgressBar {
     bar.enable_steady_tick(REDRAW_INTERVAL);
     bar
 }
+
+/// A line on standard error that counts what is done of so many.
+pub fn done_of(total: usize, what: &'static str) -> ProgressBar {
+    if !stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{spinner} {human_pos} of {human_len} {msg}, {elapsed}")
+        .unwrap_or_else(|_| ProgressStyle::default_spinner());
+    let total = u64::try_from(total).ok();
+    let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr()).with_style(style);
+    bar.set_message(what);
+    bar.enable_steady_tick(REDRAW_INTERVAL);
+    bar
+}
