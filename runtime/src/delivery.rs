@@ -61,7 +61,7 @@ use progress::{Keeper, Progress};
 use redrive::Redrives;
 use source::Source;
 pub use status::{Lag, ReceiverState, Status};
-use worker::{Parts, Redriving, Worker};
+use worker::{Parts, Worker};
 
 /// The longest pause before a message or an instance is tried again on our own account.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -170,7 +170,7 @@ impl Prepared {
             workers: Vec::new(),
             backlogs: Vec::new(),
             statuses: Vec::new(),
-            controls: Controls::open(data_dir.clone(), state.clone())?,
+            controls: Controls::open(data_dir.clone(), state.clone(), keyvalue.cloned())?,
             progress: Vec::new(),
             stop: CancellationToken::new(),
         };
@@ -226,7 +226,7 @@ impl Prepared {
                         keyvalue.cloned(),
                         status.clone(),
                     ),
-                    redriving: Redriving::new(redrives.clone()),
+                    redrives: redrives.clone(),
                     halt: halt.clone(),
                     stop: prepared.stop.clone(),
                 };

@@ -6,13 +6,12 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router as Routes};
-use http::StatusCode;
 use serde::Serialize;
 use tokio::time::Instant;
 use wharf_state::{Gap, GapReason, KnownGaps};
 
 use super::Admin;
-use super::ErrorReport;
+use super::refused::Refused;
 use crate::delivery::{ControlError, Lag, Status};
 
 pub(super) fn routes() -> Routes<Arc<Admin>> {
@@ -136,7 +135,7 @@ async fn receivers(State(admin): State<Arc<Admin>>) -> Json<ReceiversReport> {
 async fn receiver(State(admin): State<Arc<Admin>>, Path(name): Path<String>) -> Response {
     let gaps = match gaps(&admin, &name).await {
         Ok(gaps) => gaps,
-        Err(error) => return refused(&name, &error),
+        Err(error) => return Refused::from(error).into_response(),
     };
     // Every receiver that can be steered is fed, so there is one.
     let found = admin.receivers.iter().enumerate().find(|(_, status)| status.name == name);
@@ -161,17 +160,6 @@ async fn receiver(State(admin): State<Arc<Admin>>, Path(name): Path<String>) -> 
         damaged_gap_records: damaged,
     })
     .into_response()
-}
-
-fn refused(receiver: &str, error: &ControlError) -> Response {
-    if let ControlError::Unknown { .. } = error {
-        return (StatusCode::NOT_FOUND, Json(ErrorReport { error: format!("failed to {error}") }))
-            .into_response();
-    }
-    let cause: &dyn std::error::Error = error;
-    tracing::error!(receiver.name = receiver, error = cause, "failed to read what a receiver did not get");
-    let error = format!("failed to {error}; the server's log says why");
-    (StatusCode::INTERNAL_SERVER_ERROR, Json(ErrorReport { error })).into_response()
 }
 
 /// How all receivers are doing.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use thiserror::Error;
 use wharf_log::{ReadError, Topic};
-use wharf_state::{State, StateError};
+use wharf_state::{KeyValue, State, StateError};
 
 use super::breaker::Breaker;
 use super::halt::{Halt, HaltError};
@@ -111,6 +111,8 @@ pub enum ControlError {
 pub struct Controls {
     receivers: BTreeMap<String, Steered>,
     state: State,
+    /// What receivers keep, if one of them may.
+    keyvalue: Option<KeyValue>,
     data_dir: Arc<DataDir>,
     /// The names that are written down as paused; locked while that changes.
     paused: Mutex<BTreeSet<String>>,
@@ -134,10 +136,14 @@ pub struct Steered {
 impl Controls {
     /// Takes up what the last run left paused. Receivers that are not in the config any more stay in the list: they may
     /// come back.
-    pub fn open(data_dir: Arc<DataDir>, state: State) -> Result<Controls, DataDirError> {
+    pub fn open(
+        data_dir: Arc<DataDir>,
+        state: State,
+        keyvalue: Option<KeyValue>,
+    ) -> Result<Controls, DataDirError> {
         let paused = Mutex::new(data_dir.paused_receivers()?.into_iter().collect());
         let receivers = BTreeMap::new();
-        Ok(Controls { receivers, state, data_dir, paused, seeking: tokio::sync::Mutex::new(()) })
+        Ok(Controls { receivers, state, keyvalue, data_dir, paused, seeking: tokio::sync::Mutex::new(()) })
     }
 
     /// Whether a receiver is to start paused.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use wharf_log::{Durability, Lane, LaneSet};
-use wharf_state::{Cursor, Cursors, KeyValue, Persist, State};
+use wharf_state::{Cursor, Cursors, KeyValue, Persist, State, StateError};
 
 use super::waiting::WaitingAgents;
 use super::{DeliveryError, Feed};
@@ -190,6 +190,24 @@ impl Progress {
     /// move. It may be held while the disk is waited for: take it off the async threads.
     pub fn writing(&self) -> MutexGuard<'_, ()> {
         self.saving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Saves what has moved, and before it what the receiver keeps.
+    pub fn save(
+        &self,
+        _writing: &MutexGuard<'_, ()>,
+        state: &State,
+        keyvalue: Option<&KeyValue>,
+        persist: Persist,
+    ) -> Result<(), StateError> {
+        let changed = self.take_changed();
+        let synced = match keyvalue.filter(|keyvalue| self.keeps_values && keyvalue.is_dirty()) {
+            Some(keyvalue) => keyvalue.sync(),
+            None => Ok(()),
+        };
+        let cursors = changed.iter().map(|(lane, cursor)| (*lane, cursor));
+        let saved = synced.and_then(|()| state.save(&self.receiver, &self.topic, cursors, persist));
+        saved.inspect_err(|_| self.put_back(changed.iter().map(|(lane, _)| *lane)))
     }
 
     /// Moves the cursors to where an operator wants them. Whoever calls it holds [`writing`](Self::writing) and has saved them,

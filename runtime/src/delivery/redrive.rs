@@ -4,8 +4,10 @@
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
 use wharf_log::{Lane, LaneSet};
 
 /// Dead letters of one receiver that are to be given to it again, by worker; filled by operators, emptied by workers.
@@ -20,7 +22,7 @@ pub struct Redrives {
 
 #[derive(Debug)]
 struct Queues {
-    /// What is in some worker's queue.
+    /// What waits for some worker, or is postponed.
     queued: HashSet<u64>,
     of_workers: Vec<Queue>,
 }
@@ -28,6 +30,8 @@ struct Queues {
 #[derive(Debug, Default)]
 struct Queue {
     waiting: VecDeque<u64>,
+    /// What is to be tried again, and when.
+    postponed: Vec<(Instant, u64)>,
     /// What the worker took last, until it asks again: the redrive may not have begun yet.
     taken: Option<u64>,
 }
@@ -63,24 +67,62 @@ impl Redrives {
         added
     }
 
-    /// The next for this worker, if there is one. Whoever takes it begins the redrive at once, and asks for another only when
-    /// that is over.
+    /// The next for this worker, if its time has come. Whoever takes it begins the redrive at once, and asks for another only
+    /// when that is over.
     pub fn take(&self, worker: usize) -> Option<u64> {
         let mut queues = self.lock();
         let Queues { queued, of_workers } = &mut *queues;
         let queue = of_workers.get_mut(worker)?;
-        queue.taken = queue.waiting.pop_front();
+        let now = Instant::now();
+        queue.taken = match queue.postponed.iter().position(|(due, _)| *due <= now) {
+            Some(due) => Some(queue.postponed.swap_remove(due).1),
+            None => queue.waiting.pop_front(),
+        };
         if let Some(id) = &queue.taken {
             queued.remove(id);
         }
         queue.taken
     }
 
-    /// Waits until there is one for this worker.
-    pub async fn ready(&self, worker: usize) {
+    /// Waits for the next for this worker, and takes it. Dropping the future loses none.
+    pub async fn next(&self, worker: usize) -> u64 {
+        loop {
+            if let Some(id) = self.take(worker) {
+                return id;
+            }
+            self.ready(worker).await;
+        }
+    }
+
+    /// Puts back what this worker took: it is the worker's again after a pause.
+    pub fn postpone(&self, worker: usize, id: u64, pause: Duration) {
+        let mut queues = self.lock();
+        let Queues { queued, of_workers } = &mut *queues;
+        if let Some(queue) = of_workers.get_mut(worker)
+            && queued.insert(id)
+        {
+            queue.postponed.push((Instant::now() + pause, id));
+        }
+    }
+
+    /// Waits until there may be one for this worker.
+    async fn ready(&self, worker: usize) {
         let Some((_, more)) = self.workers.get(worker) else { return std::future::pending().await };
-        while !self.has(worker) {
-            more.notified().await;
+        let due = {
+            let queues = self.lock();
+            let queue = queues.of_workers.get(worker);
+            queue.and_then(|queue| queue.postponed.iter().map(|(due, _)| *due).min())
+        };
+        let due = async {
+            match due {
+                Some(due) => sleep_until(due).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // A permit is kept for what was queued since it was last asked.
+            () = more.notified() => {}
+            () = due => {}
         }
     }
 
@@ -97,17 +139,11 @@ impl Redrives {
         let Queues { queued, of_workers } = &mut *queues;
         let forgotten: HashSet<u64> = ids.iter().copied().filter(|id| queued.remove(id)).collect();
         if !forgotten.is_empty() {
-            of_workers.iter_mut().for_each(|queue| queue.waiting.retain(|id| !forgotten.contains(id)));
+            for queue in of_workers {
+                queue.waiting.retain(|id| !forgotten.contains(id));
+                queue.postponed.retain(|(_, id)| !forgotten.contains(id));
+            }
         }
-    }
-
-    fn has(&self, worker: usize) -> bool {
-        let mut queues = self.lock();
-        let queue = queues.of_workers.get_mut(worker);
-        queue.is_some_and(|queue| {
-            queue.taken = None;
-            !queue.waiting.is_empty()
-        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Queues> {
@@ -158,8 +194,25 @@ mod tests {
         redrives.queue([(7, lane(0)), (8, lane(1))]);
         assert_eq!(redrives.take(0), Some(7));
         assert_eq!(redrives.queued(), BTreeSet::from([7, 8]));
-        assert!(redrives.ready(0).now_or_never().is_none());
+        assert!(redrives.next(0).now_or_never().is_none());
         assert_eq!(redrives.queued(), BTreeSet::from([8]));
+    }
+
+    #[tokio::test]
+    async fn what_is_postponed_comes_again_before_others_and_counts_meanwhile() {
+        let redrives = two_workers();
+        redrives.queue([(1, lane(0)), (2, lane(0)), (3, lane(0))]);
+        assert_eq!(redrives.take(0), Some(1));
+        redrives.postpone(0, 1, Duration::ZERO);
+        assert_eq!([redrives.take(0), redrives.take(0)], [Some(1), Some(2)]);
+        redrives.postpone(0, 2, Duration::from_secs(3600));
+        assert_eq!(redrives.queue([(2, lane(0))]), 0);
+        assert_eq!([redrives.take(0), redrives.take(0)], [Some(3), None]);
+        assert_eq!(redrives.queued(), BTreeSet::from([2]));
+        redrives.forget(&[2]);
+        assert_eq!(redrives.queued(), BTreeSet::new());
+        redrives.postpone(0, 3, Duration::from_millis(1));
+        assert_eq!(redrives.next(0).await, 3);
     }
 
     #[test]
@@ -174,14 +227,14 @@ mod tests {
     #[tokio::test]
     async fn a_worker_waits_for_its_own() {
         let redrives = two_workers();
-        let mut first = Box::pin(redrives.ready(0));
-        let mut second = Box::pin(redrives.ready(1));
+        let mut first = Box::pin(redrives.next(0));
+        let mut second = Box::pin(redrives.next(1));
         assert!(first.as_mut().now_or_never().is_none() && second.as_mut().now_or_never().is_none());
         redrives.queue([(1, lane(1))]);
-        second.await;
+        assert_eq!(second.await, 1);
         assert!(first.as_mut().now_or_never().is_none());
         redrives.queue([(2, lane(0))]);
-        first.await;
-        assert!(redrives.ready(1).now_or_never().is_some(), "it was not taken yet");
+        drop(first);
+        assert_eq!(redrives.next(0).await, 2, "nothing was lost with who waited");
     }
 }

@@ -23,11 +23,11 @@ use super::breaker::Breaker;
 use super::burial::{Burials, Dead, Why};
 use super::caller::Caller;
 use super::halt::Halt;
+use super::redrive::Redrives;
 use super::source::{Bounds, Portion, Source};
 use super::status::{Status, Waits};
 use super::{Stopped, or_stop};
 use crate::config;
-pub use redrive::Redriving;
 
 /// The instance that owns this lane is the one that ticks.
 const TICKING_LANE: usize = 0;
@@ -46,7 +46,7 @@ pub struct Worker {
     status: Arc<Status>,
     breaker: Arc<Breaker>,
     burials: Burials,
-    redriving: Redriving,
+    redrives: Arc<Redrives>,
     halt: Arc<Halt>,
     stop: CancellationToken,
     /// Cancelled when the lanes are to be left, for a while or because the server stops.
@@ -79,7 +79,7 @@ pub struct Parts {
     /// Where it writes down what the receiver does not get.
     pub burials: Burials,
     /// Dead letters to be given again.
-    pub redriving: Redriving,
+    pub redrives: Arc<Redrives>,
     /// Its turns.
     pub halt: Arc<Halt>,
     /// Cancelled when the server stops.
@@ -101,7 +101,7 @@ enum Next {
 impl Worker {
     /// A worker of these parts.
     pub fn new(receiver: Receiver, settings: &config::Receiver, parts: Parts) -> Worker {
-        let Parts { index, lanes, sources, status, breaker, burials, redriving, halt, stop } = parts;
+        let Parts { index, lanes, sources, status, breaker, burials, redrives, halt, stop } = parts;
         let turn = halt.turn();
         Worker {
             settings: settings.clone(),
@@ -123,7 +123,7 @@ impl Worker {
             status,
             breaker,
             burials,
-            redriving,
+            redrives,
             halt,
             stop,
             turn,
@@ -261,7 +261,7 @@ impl Worker {
                 }
             };
             let next = async {
-                let redrive = self.redriving.next(self.index);
+                let redrive = self.redrives.next(self.index);
                 if self.redrove {
                     tokio::select! {
                         biased;

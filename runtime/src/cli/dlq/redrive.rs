@@ -69,7 +69,7 @@ pub async fn run(args: Args, shutdown: &CancellationToken) -> anyhow::Result<()>
         print(&format!("{}\n", printable_json(&report.to_string())))?;
     }
     match ended {
-        Some(ended) if ended.failed() > 0 => bail!("{} dead letters are not finished", ended.failed()),
+        Some(ended) if ended.failed() > 0 => bail!("not finished: {} of {}", ended.failed(), ended.count()),
         _ => Ok(()),
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use wharf_log::Topic;
-use wharf_state::{Cursors, Seek};
+use wharf_state::{Cursors, KeyValue, Persist, Seek, State};
 
 use super::{ControlError, Controls, Steered, listed, quoted};
 use crate::delivery::progress::Progress;
@@ -71,11 +71,12 @@ impl Controls {
         }
         // It is moved to the thread that writes the cursors, so that it lasts until that is done, whatever becomes of who asked.
         let halted = steered.halt.halt().await?;
-        let (state, receiver) = (self.state.clone(), receiver.to_owned());
+        let (state, keyvalue) = (self.state.clone(), self.keyvalue.clone());
+        let receiver = receiver.to_owned();
         let seek = Seek { who: who.to_owned(), what: what.to_owned(), count: None, now: unix_milliseconds() };
         let moving = tokio::task::spawn_blocking(move || {
             let _halted = halted;
-            moves.into_iter().map(|one| one.carry_out(&state, &receiver, &seek)).collect()
+            moves.into_iter().map(|one| one.carry_out(&state, keyvalue.as_ref(), &receiver, &seek)).collect()
         });
         moving.await?
     }
@@ -127,17 +128,20 @@ impl Move {
     /// Blocks on the disk.
     fn carry_out(
         self,
-        state: &wharf_state::State,
+        state: &State,
+        keyvalue: Option<&KeyValue>,
         receiver: &str,
         seek: &Seek,
     ) -> Result<Sought, ControlError> {
         let Move { data_type, progress, to } = self;
-        let _writing = progress.writing();
+        let writing = progress.writing();
         let lowest_before = progress.lowest();
         let cursors = Cursors::at(to);
         let passed = if progress.is_volatile() {
             lowest_before..to
         } else {
+            // What was finished a moment ago is not to be recorded as passed over.
+            progress.save(&writing, state, keyvalue, Persist::Buffered)?;
             state.seek(receiver, &data_type, &cursors, seek.clone())?.offsets
         };
         progress.set(cursors);

@@ -1,11 +1,9 @@
 //! Gives dead letters to their receiver again, one at a time and each once, because an operator wants it. They are not in
 //! order with other messages, and marked.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep_until};
 use wharf_host::{FailureAction, Redelivery};
 use wharf_protocol::Record;
 use wharf_state::{DeadLetterEntry, Redrive};
@@ -15,50 +13,6 @@ use super::deliver::pause_of;
 use crate::delivery::Stopped;
 use crate::delivery::batch::{self, Batch, Given, Item, Key};
 use crate::delivery::burial::{Dead, Why};
-use crate::delivery::redrive::Redrives;
-
-/// The dead letters that one worker is to give again.
-#[derive(Debug)]
-pub struct Redriving {
-    redrives: Arc<Redrives>,
-    /// Those that the receiver wants again, and when.
-    later: Vec<(Instant, u64)>,
-}
-
-impl Redriving {
-    /// Those that are queued here.
-    pub fn new(redrives: Arc<Redrives>) -> Redriving {
-        Redriving { redrives, later: Vec::new() }
-    }
-
-    /// Waits for the next one. Dropping the future loses none.
-    pub async fn next(&mut self, worker: usize) -> u64 {
-        loop {
-            let now = Instant::now();
-            if let Some(at) = self.later.iter().position(|(due, _)| *due <= now) {
-                return self.later.swap_remove(at).1;
-            }
-            if let Some(id) = self.redrives.take(worker) {
-                return id;
-            }
-            let due = self.later.iter().map(|(due, _)| *due).min();
-            let later = async {
-                match due {
-                    Some(due) => sleep_until(due).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = self.redrives.ready(worker) => {}
-                () = later => {}
-            }
-        }
-    }
-
-    fn put_back(&mut self, id: u64, pause: Duration) {
-        self.later.push((Instant::now() + pause, id));
-    }
-}
 
 impl Worker {
     /// Gives a dead letter to the receiver again.
@@ -67,7 +21,7 @@ impl Worker {
         if redriven.is_err() {
             // It stays a dead letter; in this run it is still to be given again.
             self.burials.give_up_redrive(id);
-            self.redriving.put_back(id, Duration::ZERO);
+            self.redrives.postpone(self.index, id, Duration::ZERO);
         }
         redriven
     }
@@ -117,7 +71,8 @@ impl Worker {
                 Some((FailureAction::Retry(after), _)) => {
                     self.status.retried.inc();
                     self.burials.give_up_redrive(id);
-                    self.redriving.put_back(id, pause_of(after).max(self.settings.retry_pause));
+                    let pause = pause_of(after).max(self.settings.retry_pause);
+                    self.redrives.postpone(self.index, id, pause);
                     return Ok(());
                 }
             },

@@ -144,7 +144,8 @@ impl Ended {
         self.dead_again.len().saturating_add(self.not_redriven.len())
     }
 
-    fn count(&self) -> usize {
+    /// How many there were.
+    pub fn count(&self) -> usize {
         self.finished.len().saturating_add(self.failed())
     }
 }
