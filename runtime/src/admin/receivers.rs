@@ -6,6 +6,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router as Routes};
+use http::StatusCode;
 use serde::Serialize;
 use tokio::time::Instant;
 use wharf_state::{Gap, GapReason, KnownGaps};
