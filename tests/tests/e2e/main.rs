@@ -18,6 +18,7 @@ mod guests;
 mod hostile;
 mod inspect;
 mod metrics;
+mod oracle;
 mod output;
 mod overload;
 mod pages;
