@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router as Routes};
 use http::StatusCode;
 use serde::Serialize;
 
-use super::{Admin, ErrorReport};
+use super::Admin;
+use super::refused::Refused;
 use crate::backup::{BackupError, Backups};
 
 /// Its routes.
@@ -23,19 +23,22 @@ struct BackupReport {
     path: PathBuf,
 }
 
-async fn make(State(admin): State<Arc<Admin>>) -> Response {
+async fn make(State(admin): State<Arc<Admin>>) -> Result<Json<BackupReport>, Refused> {
     does(admin, Backups::make).await
 }
 
-async fn remove(State(admin): State<Arc<Admin>>) -> Response {
+async fn remove(State(admin): State<Arc<Admin>>) -> Result<Json<BackupReport>, Refused> {
     does(admin, Backups::remove).await
 }
 
 /// Does what an operator asks for, which blocks on the disk, and says where the backup is or was.
-async fn does(admin: Arc<Admin>, action: fn(&Backups) -> Result<PathBuf, BackupError>) -> Response {
+async fn does(
+    admin: Arc<Admin>,
+    action: fn(&Backups) -> Result<PathBuf, BackupError>,
+) -> Result<Json<BackupReport>, Refused> {
     let backups = admin.backups.clone();
     let (status, error) = match tokio::task::spawn_blocking(move || action(&backups)).await {
-        Ok(Ok(path)) => return Json(BackupReport { path }).into_response(),
+        Ok(Ok(path)) => return Ok(Json(BackupReport { path })),
         Ok(Err(error @ BackupError::Busy)) => (StatusCode::CONFLICT, format!("failed to {error}")),
         Ok(Err(error)) => {
             let cause: &dyn std::error::Error = &error;
@@ -44,5 +47,5 @@ async fn does(admin: Arc<Admin>, action: fn(&Backups) -> Result<PathBuf, BackupE
         }
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("the task ended early: {error}")),
     };
-    (status, Json(ErrorReport { error })).into_response()
+    Err(Refused::new(status, error))
 }

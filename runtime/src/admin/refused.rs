@@ -22,6 +22,11 @@ struct Report {
 }
 
 impl Refused {
+    /// With this status.
+    pub fn new(status: StatusCode, error: String) -> Refused {
+        Refused { status, error }
+    }
+
     /// What was asked for makes no sense.
     pub fn unusable(error: impl Into<String>) -> Refused {
         Refused { status: StatusCode::UNPROCESSABLE_ENTITY, error: error.into() }

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use anyhow::Context;
+use reqwest::Method;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
@@ -36,9 +37,15 @@ struct Answer {
 pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> {
     let path = ["admin", "v1", "backup"];
     let answer = if args.remove {
-        args.server.ask(Request::new(Method::DELETE, &path), &shutdown).await.context("failed to remove the backup")?
+        args.server
+            .ask(Request::new(Method::DELETE, &path), &shutdown)
+            .await
+            .context("failed to remove the backup")?
     } else {
-        args.server.ask(Request::new(Method::POST, &path).within(MAKING_TIMEOUT), &shutdown).await.context("failed to make a backup")?
+        args.server
+            .ask(Request::new(Method::POST, &path).within(MAKING_TIMEOUT), &shutdown)
+            .await
+            .context("failed to make a backup")?
     };
     let Answer { path } = answer.read()?;
     writeln!(std::io::stdout(), "{}", printable(&path)).context("failed to print where the backup is")

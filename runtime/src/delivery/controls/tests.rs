@@ -9,6 +9,7 @@ use super::*;
 use crate::config;
 use crate::delivery::Feed;
 use crate::delivery::waiting::WaitingAgents;
+use crate::gate::Gate;
 
 fn controls(data_dir: &Arc<DataDir>, state: &State) -> (Controls, Arc<Breaker>) {
     let mut controls = Controls::open(data_dir.clone(), state.clone(), None).unwrap();
@@ -85,7 +86,7 @@ async fn two() -> Two {
     let mut topics = Vec::new();
     for (name, durability) in kinds {
         let topic = log.topic(name).unwrap().clone();
-        let feed = Feed { topic: topic.clone(), durability, again_below: 0 };
+        let feed = Feed { topic: topic.clone(), durability, gate: Gate::new(), again_below: 0 };
         let progress = Progress::take_up(&settings, name, &feed, false, &state).unwrap();
         let record = |time| Record { lane: Lane::of("agent"), time, payload: Bytes::from_static(b"x") };
         for time in 0..10 {

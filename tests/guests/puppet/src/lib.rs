@@ -103,7 +103,9 @@ fn obey(message: &Message) -> Vec<Failure> {
             std::io::stdout().flush().expect("standard output is open");
         }
         Ok(Order::Look) => look(),
-        Ok(Order::TrapOnce | Order::RetryOnce | Order::Hold) | Err(_) => println!("handled {} {text}", message.offset),
+        Ok(Order::TrapOnce | Order::RetryOnce | Order::Hold) | Err(_) => {
+            println!("handled {} {text}", message.offset)
+        }
     }
     Vec::new()
 }
