@@ -160,8 +160,10 @@ impl Worker {
             Err(evidence) => {
                 let attempts = self.attempts(&key, delivery).saturating_add(1);
                 if attempts >= self.settings.max_attempts {
+                    let dead = vec![Dead { key, why: Why::Failed(evidence), attempts }];
+                    self.bury(dead, delivery).await?;
+                    // Only now: whoever sees the quarantine finds the dead letter.
                     self.breaker.failure();
-                    dead.push(Dead { key, why: Why::Failed(evidence), attempts });
                 } else if let Some(source) = self.sources.get_mut(delivery.source) {
                     let Key { agent, lane, offset, .. } = key;
                     source.waiting.retry_alone(&agent, lane, offset, attempts, Instant::now());
