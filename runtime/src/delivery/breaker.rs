@@ -59,8 +59,8 @@ impl Breaker {
         }
     }
 
-    /// Waits until a call may be made. Whoever is let through says how it went, with [`succeeded`](Self::succeeded) or
-    /// [`failed`](Self::failed), and gives the pass to it.
+    /// Waits until a call may be made. Whoever is let through says how it went, with [`succeeded`](Self::succeeded),
+    /// [`failed`](Self::failed) or [`not_made`](Self::not_made), and gives the pass to it.
     pub async fn enter(&self) -> Pass {
         let mut changed = self.changed.subscribe();
         loop {
@@ -94,6 +94,13 @@ impl Breaker {
     pub fn failed(&self, pass: Pass, spent: Duration) {
         let opened = self.lock().failed(pass, spent, Instant::now());
         self.tell(opened);
+    }
+
+    /// The call was not made after all. If it was to be the probe, somebody else is let through as that.
+    pub fn not_made(&self, pass: Pass) {
+        if self.lock().not_made(pass, Instant::now()) {
+            self.changed.send_replace(());
+        }
     }
 
     /// A failure that counts, see the top of this file. Its calls were counted before.
@@ -240,6 +247,15 @@ impl Switch {
             }
             BreakerState::Open { .. } => None,
         }
+    }
+
+    /// Whether a probe is to be made by somebody else.
+    fn not_made(&mut self, pass: Pass, now: Instant) -> bool {
+        let is_probe = pass == Pass::Probe && self.state == BreakerState::Probing;
+        if is_probe {
+            self.state = BreakerState::Open { until: now };
+        }
+        is_probe
     }
 
     fn failure(&mut self, now: Instant) -> Option<Opened> {
@@ -418,6 +434,22 @@ mod tests {
         entering.await;
         breaker.pause();
         assert!(breaker.enter().now_or_never().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_probe_that_is_not_made_is_left_to_the_next() {
+        let breaker = Breaker::new(&settings(2), false);
+        for _ in 0..3 {
+            breaker.failure();
+        }
+        breaker.resume();
+        assert_eq!(breaker.enter().await, Pass::Probe);
+        let mut second = Box::pin(breaker.enter());
+        assert!(second.as_mut().now_or_never().is_none());
+        breaker.not_made(Pass::Ordinary);
+        assert!(second.as_mut().now_or_never().is_none(), "that was another one");
+        breaker.not_made(Pass::Probe);
+        assert_eq!(second.await, Pass::Probe);
     }
 
     #[tokio::test]

@@ -139,7 +139,8 @@ impl Caller {
         self.pass = or_stop(&self.stop, self.breaker.enter()).await?;
         let instance = match self.instance.take() {
             Some(instance) => instance,
-            None => self.make_instance().await?,
+            // Nobody else would be let through while this one is said to be the probe.
+            None => self.make_instance().await.inspect_err(|Stopped| self.breaker.not_made(self.pass))?,
         };
         Ok(self.instance.insert(instance))
     }
@@ -186,7 +187,8 @@ impl Caller {
     /// What a fault leaves: no instance, a line in the log, numbers, and evidence.
     fn fault(&mut self, wrong: &Wrong, spent: Duration) -> Evidence {
         self.instance = None;
-        self.breaker.failed(self.pass, spent);
+        // As a probe it has decided now.
+        self.breaker.failed(std::mem::replace(&mut self.pass, Pass::Ordinary), spent);
         self.status.fault(wrong.kind(), wrong);
         let left = wrong.evidence();
         let evidence = Evidence {
