@@ -106,8 +106,9 @@ impl Dedup {
                 // Delivery tells of a record that it can't read.
                 let Ok(Record::Message(message)) = Record::decode(entry.payload) else { continue };
                 let Some(id) = &message.message_id else { continue };
-                // A whole window ago is zero on the table's clock.
-                let at = window.saturating_sub(now.saturating_sub(message.received_at));
+                // A whole window ago is zero on the table's clock. What is older may be read as well, and its id may have been
+                // used again since.
+                let Some(at) = window.checked_sub(now.saturating_sub(message.received_at)) else { continue };
                 table.restore(self.key(&message.agent, id), at, entry.offset);
             }
         }

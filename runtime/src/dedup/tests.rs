@@ -222,6 +222,19 @@ async fn what_is_read_back_is_in_the_window() {
 }
 
 #[tokio::test]
+async fn an_id_that_was_used_again_after_its_window_counts_from_the_second_time() {
+    let site = Site::new();
+    let agent = AgentId::new("a").unwrap();
+    let (now, window) = (unix_now(), milliseconds(WINDOW));
+    let twice = [window + 1_000, 500].map(|age| record(&agent, Some("again"), now - age));
+    // In one block, so that both are read back.
+    site.topic().append(twice.to_vec(), WINDOW).await.unwrap();
+    let site = site.crash(100);
+    assert_eq!(site.dedup.restore(0, now).await.unwrap(), 2);
+    assert_eq!(site.send(&["again"]).await, [false]);
+}
+
+#[tokio::test]
 async fn what_need_not_be_read_back_is_not() {
     let site = Site::new();
     let agent = AgentId::new("a").unwrap();
