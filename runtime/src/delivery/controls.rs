@@ -116,8 +116,6 @@ pub struct Controls {
     data_dir: Arc<DataDir>,
     /// The names that are written down as paused; locked while that changes.
     paused: Mutex<BTreeSet<String>>,
-    /// Held by who moves cursors: one at a time.
-    seeking: tokio::sync::Mutex<()>,
 }
 
 /// What of a receiver an operator can steer.
@@ -143,7 +141,7 @@ impl Controls {
     ) -> Result<Controls, DataDirError> {
         let paused = Mutex::new(data_dir.paused_receivers()?.into_iter().collect());
         let receivers = BTreeMap::new();
-        Ok(Controls { receivers, state, keyvalue, data_dir, paused, seeking: tokio::sync::Mutex::new(()) })
+        Ok(Controls { receivers, state, keyvalue, data_dir, paused })
     }
 
     /// Whether a receiver is to start paused.

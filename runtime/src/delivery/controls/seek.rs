@@ -60,7 +60,6 @@ impl Controls {
     ) -> Result<Vec<Sought>, ControlError> {
         let steered = self.find(receiver)?;
         let topics = steered.chosen(receiver, data_type, to)?;
-        let _one_at_a_time = self.seeking.lock().await;
         if !steered.breaker.is_paused() {
             return Err(ControlError::NotPaused { name: receiver.to_owned() });
         }
