@@ -63,7 +63,9 @@ impl Worker {
         let why = match self.call(&mut given).await? {
             Ok(said) => match said.into_values().next() {
                 None => {
-                    self.status.handled.inc();
+                    if matches!(given, Given::Messages(_)) {
+                        self.status.handled.inc();
+                    }
                     return self.burials.end_redrive(id, &self.turn).await;
                 }
                 Some((FailureAction::Reject, reason)) => Why::Rejected(reason),
