@@ -146,7 +146,8 @@ impl Burials {
         Ok(())
     }
 
-    /// Records offsets that are not in the log any more, and moves the cursors of these lanes past them.
+    /// Records offsets that are not in the log any more, and moves the cursors of these lanes past them. What they have passed
+    /// already was recorded by whoever let them: it may be read again for the sake of something near.
     pub async fn pass_gap(
         &mut self,
         progress: &Arc<Progress>,
@@ -155,6 +156,10 @@ impl Burials {
         reason: GapReason,
         stop: &CancellationToken,
     ) -> Result<(), Stopped> {
+        let offsets = progress.unfinished(lanes, offsets);
+        if offsets.is_empty() {
+            return Ok(());
+        }
         self.status.lost.inc_by(offsets.end.saturating_sub(offsets.start));
         let (from, to) = (offsets.start, offsets.end);
         tracing::error!(
@@ -214,7 +219,7 @@ impl Burials {
             .await
     }
 
-    /// A redriven letter is dead again.
+    /// A redriven letter is dead again, unless it was dropped meanwhile.
     pub async fn rebury(
         &mut self,
         id: u64,
@@ -223,8 +228,11 @@ impl Burials {
         stop: &CancellationToken,
     ) -> Result<(), Stopped> {
         let (receiver, limits, death) = (self.receiver.clone(), self.limits, self.death(dead));
-        self.again(stop, move |state| state.rebury(&receiver, id, death.clone(), limits).map(drop)).await?;
-        self.tell(topic, dead);
+        let reburied =
+            self.again(stop, move |state| state.rebury(&receiver, id, death.clone(), limits)).await?;
+        if reburied {
+            self.tell(topic, dead);
+        }
         Ok(())
     }
 

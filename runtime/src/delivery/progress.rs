@@ -17,6 +17,9 @@ use super::waiting::WaitingAgents;
 use super::{DeliveryError, Feed};
 use crate::config::{self, Start};
 
+#[cfg(test)]
+mod tests;
+
 /// The cursors of one receiver in one topic, shared by the receiver's instances and the keeper.
 #[derive(Debug)]
 pub struct Progress {
@@ -61,7 +64,7 @@ impl Progress {
         let cursors = if volatile {
             Cursors::at(end)
         } else if let Some(cursors) = state.cursors(receiver, topic).map_err(failed)? {
-            let (next, reserved) = (highest(&cursors), feed.topic.reserved());
+            let (next, reserved) = (cursors.end(), feed.topic.reserved());
             if next > reserved {
                 let (receiver, topic) = (receiver.to_owned(), topic.to_owned());
                 return Err(DeliveryError::CursorBeyondLog { receiver, topic, next, reserved });
@@ -115,6 +118,19 @@ impl Progress {
     pub fn next(&self, lanes: LaneSet) -> u64 {
         let moving = self.lock();
         lanes.iter().map(|lane| moving.cursors.get(lane).next()).min().unwrap_or(u64::MAX)
+    }
+
+    /// The lowest offset of each of these lanes that is not known to be finished.
+    pub fn watermarks(&self, lanes: LaneSet) -> Vec<(Lane, u64)> {
+        let moving = self.lock();
+        lanes.iter().map(|lane| (lane, moving.cursors.get(lane).next())).collect()
+    }
+
+    /// What is left of a span without what is finished at its beginning in all of these lanes.
+    pub fn unfinished(&self, lanes: LaneSet, span: Range<u64>) -> Range<u64> {
+        let moving = self.lock();
+        let first = lanes.iter().map(|lane| moving.cursors.get(lane).first_unfinished(span.start)).min();
+        first.unwrap_or(span.end).min(span.end)..span.end
     }
 
     /// Whether a message is finished.
@@ -214,7 +230,7 @@ impl Progress {
     /// and nobody reads by the old ones any more.
     pub fn set(&self, cursors: Cursors) {
         let mut moving = self.lock();
-        self.again_below.fetch_max(highest(&moving.cursors), Ordering::Relaxed);
+        self.again_below.fetch_max(moving.cursors.end(), Ordering::Relaxed);
         *moving = Moving { cursors, changed: LaneSet::EMPTY };
     }
 
@@ -285,14 +301,6 @@ impl Progress {
     }
 }
 
-fn highest(cursors: &Cursors) -> u64 {
-    cursors
-        .iter()
-        .map(|(_, cursor)| cursor.runs().last().map_or(cursor.next(), |run| run.end))
-        .max()
-        .unwrap_or(0)
-}
-
 /// Saves what has moved, again and again.
 #[derive(Clone)]
 pub struct Keeper {
@@ -347,6 +355,7 @@ impl Keeper {
         let changed: Vec<_> =
             progress.iter().map(|progress| (progress.clone(), progress.take_changed())).collect();
         self.sync_values();
+        let mut failed = false;
         for (progress, changed) in changed {
             if changed.is_empty() {
                 continue;
@@ -356,27 +365,25 @@ impl Keeper {
                 continue;
             }
             let cursors = changed.iter().map(|(lane, cursor)| (*lane, cursor));
-            match self.state.save(&progress.receiver, &progress.topic, cursors, persist) {
-                Ok(()) if self.failing => {
-                    self.failing = false;
-                    tracing::info!("cursors are saved again");
+            if let Err(error) = self.state.save(&progress.receiver, &progress.topic, cursors, persist) {
+                progress.put_back(changed.iter().map(|(lane, _)| *lane));
+                // Said once, not ten times a second: nothing is lost while it lasts, only delivered again after a crash.
+                if !self.failing && !failed {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::error!(
+                        error,
+                        "failed to save cursors; after a crash messages would be delivered again"
+                    );
                 }
-                Ok(()) => {}
-                Err(error) => {
-                    progress.put_back(changed.iter().map(|(lane, _)| *lane));
-                    // Said once, not ten times a second: nothing is lost while it lasts, only delivered again after a crash.
-                    if !self.failing {
-                        self.failing = true;
-                        let error: &dyn std::error::Error = &error;
-                        tracing::error!(
-                            error,
-                            "failed to save cursors; after a crash messages would be delivered again"
-                        );
-                    }
-                }
+                failed = true;
             }
         }
+        if self.failing && !failed {
+            tracing::info!("cursors are saved again");
+        }
+        self.failing = failed;
     }
+
     /// Makes durable what receivers keep.
     fn sync_values(&mut self) {
         let Some(keyvalue) = self.keyvalue.as_ref().filter(|keyvalue| keyvalue.is_dirty()) else { return };

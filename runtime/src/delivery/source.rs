@@ -1,7 +1,7 @@
 //! What one worker reads of one topic: entries of its lanes in order, with what was read too much held for the next batch,
 //! and single ones again when their agents' time has come.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +36,8 @@ pub struct Source {
     pub waiting: WaitingAgents,
     /// Everything of the lanes below is finished or waits.
     pub settled: u64,
+    /// Lanes whose cursors have no room, by index.
+    pub full: BTreeSet<usize>,
     topic: Topic,
     lanes: LaneSet,
     reader: Reader,
@@ -79,6 +81,7 @@ impl Source {
             data_type: data_type.into(),
             waiting: WaitingAgents::new(retry_pause),
             settled: next,
+            full: BTreeSet::new(),
             reader: feed.topic.reader(lanes, next),
             again: None,
             topic: feed.topic.clone(),
@@ -92,6 +95,7 @@ impl Source {
     pub fn restart(&mut self, retry_pause: Duration) {
         self.progress.repeat_below(self.reader.position());
         self.waiting = WaitingAgents::new(retry_pause);
+        self.full.clear();
         self.settled = self.progress.next(self.lanes);
         self.reader = self.topic.reader(self.lanes, self.settled);
         self.again = None;
@@ -239,6 +243,16 @@ impl Source {
     /// Whether a message of an agent that waits is finished.
     pub fn is_finished(&self, agent: &str, offset: u64) -> bool {
         self.waiting.lane_of(agent).is_none_or(|lane| self.progress.is_finished(lane, offset))
+    }
+
+    /// Forgets what waits where somebody else has moved the cursors beyond it.
+    pub fn pass(&mut self, now: Instant) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        for (lane, next) in self.progress.watermarks(self.lanes) {
+            self.waiting.pass(lane, next, now);
+        }
     }
 
     /// Moves on to where the cursors are, if somebody else has moved them further than this has read.

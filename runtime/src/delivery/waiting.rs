@@ -1,10 +1,10 @@
 //! Agents of one data type whose messages wait: one of them is to be given to the receiver again, and those behind it may
 //! not overtake it, so they are *parked*. The other agents of their lanes go on meanwhile.
 //!
-//! Only offsets are kept, each exactly: 8 bytes in the agent's list and about 16 in its lane's, so that the 100,000 that
+//! Only offsets are kept, each exactly: 8 bytes in the agent's list and about 40 in its lane's, so that the 100,000 that
 //! may be parked by default take some megabytes. The messages are read again when their agent's time has come.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,8 +25,8 @@ pub struct WaitingAgents {
     agents: HashMap<Arc<str>, Waiting>,
     /// When each is tried again. Those that wait for room in their lane are not here.
     due: BTreeSet<(Instant, Arc<str>)>,
-    /// Every offset that waits, by lane: what lies between two of them is finished.
-    lanes: Vec<BTreeSet<u64>>,
+    /// Every offset that waits with its agent, by lane: what lies between two of them is finished.
+    lanes: Vec<BTreeMap<u64, Arc<str>>>,
     given: usize,
     parked: usize,
 }
@@ -52,7 +52,7 @@ impl WaitingAgents {
             retry_pause,
             agents: HashMap::new(),
             due: BTreeSet::new(),
-            lanes: vec![BTreeSet::new(); LANES],
+            lanes: vec![BTreeMap::new(); LANES],
             given: 0,
             parked: 0,
         }
@@ -124,6 +124,15 @@ impl WaitingAgents {
         self.postpone(agent, Duration::ZERO, now);
     }
 
+    /// Lets an agent wait until there is [room](Self::room_in) in its lane.
+    pub fn wait_for_room(&mut self, agent: &str) {
+        let Some((name, _)) = self.agents.get_key_value(agent) else { return };
+        let name = name.clone();
+        if let Some(due) = self.agents.get_mut(agent).and_then(|waiting| waiting.due.take()) {
+            self.due.remove(&(due, name));
+        }
+    }
+
     /// Lets the agents go on that waited for room in this lane.
     pub fn room_in(&mut self, lane: Lane, now: Instant) {
         for (agent, waiting) in &mut self.agents {
@@ -134,14 +143,44 @@ impl WaitingAgents {
         }
     }
 
-    /// The lanes in which agents wait for room.
-    pub fn full_lanes(&self) -> BTreeSet<usize> {
-        // Agents that are due or will be are all in one list, so most often this looks at none.
-        if self.due.len() == self.agents.len() {
-            return BTreeSet::new();
+    /// Lets the agent of the first message that waits in this lane go on, if it waits for room: that message needs none.
+    pub fn room_for_first_in(&mut self, lane: Lane, now: Instant) {
+        let first = self.lanes.get(lane.index()).and_then(|waits| waits.values().next()).cloned();
+        if let Some(agent) = first
+            && let Some(waiting) = self.agents.get_mut(&agent)
+            && waiting.due.is_none()
+        {
+            waiting.due = Some(now);
+            self.due.insert((now, agent));
         }
-        let full = self.agents.values().filter(|waiting| waiting.due.is_none());
-        full.map(|waiting| waiting.lane.index()).collect()
+    }
+
+    /// Whether nothing waits before this offset in its lane, so that the cursor moves on when that is finished.
+    pub fn is_first_in(&self, lane: Lane, offset: u64) -> bool {
+        self.first_in(lane).is_none_or(|first| offset <= first)
+    }
+
+    fn first_in(&self, lane: Lane) -> Option<u64> {
+        self.lanes.get(lane.index()).and_then(|waits| waits.keys().next()).copied()
+    }
+
+    /// Forgets what waits below an offset that the cursor of this lane has been moved to by somebody else. What was parked behind
+    /// it alone goes on.
+    pub fn pass(&mut self, lane: Lane, next: u64, now: Instant) {
+        while let Some(offset) = self.first_in(lane).filter(|first| *first < next) {
+            let agent = self.lanes.get(lane.index()).and_then(|waits| waits.get(&offset)).cloned();
+            let Some(agent) = agent else { return };
+            self.finish(&agent, offset, next);
+            if let Some(waiting) = self.agents.get_mut(&agent)
+                && waiting.given == 0
+                && let Some(due) = waiting.due.as_mut()
+                && *due > now
+            {
+                self.due.remove(&(*due, agent.clone()));
+                *due = now;
+                self.due.insert((now, agent));
+            }
+        }
     }
 
     /// A message is finished. Gives what is finished around it: everything between the messages before and after it that
@@ -182,14 +221,14 @@ impl WaitingAgents {
     /// What is finished around an offset that is: everything between those that wait in its lane, or up to `below`.
     pub fn span(&self, lane: Lane, offset: u64, below: u64) -> Range<u64> {
         let Some(waits) = self.lanes.get(lane.index()) else { return offset..offset.saturating_add(1) };
-        let start = waits.range(..offset).next_back().map_or(0, |before| before.saturating_add(1));
-        let end = waits.range(offset..).next().copied().unwrap_or(below).min(below);
+        let start = waits.range(..offset).next_back().map_or(0, |(before, _)| before.saturating_add(1));
+        let end = waits.range(offset..).next().map_or(below, |(next, _)| *next).min(below);
         start..end.max(offset.saturating_add(1))
     }
 
     /// Whether this offset waits.
     pub fn waits_at(&self, lane: Lane, offset: u64) -> bool {
-        self.lanes.get(lane.index()).is_some_and(|waits| waits.contains(&offset))
+        self.lanes.get(lane.index()).is_some_and(|waits| waits.contains_key(&offset))
     }
 
     /// Whether anything waits in this lane.
@@ -236,23 +275,21 @@ impl WaitingAgents {
     }
 
     fn add(&mut self, agent: &str, lane: Lane, offset: u64, given: bool) {
-        let retry_pause = self.retry_pause;
-        let waiting = match self.agents.get_mut(agent) {
-            Some(waiting) => waiting,
-            None => self.agents.entry(agent.into()).or_insert_with(|| Waiting {
-                lane,
-                offsets: VecDeque::new(),
-                given: 0,
-                due: None,
-                backoff: Backoff::new(retry_pause, LONGEST_PAUSE),
-                attempts: 0,
-            }),
-        };
+        let name: Arc<str> =
+            self.agents.get_key_value(agent).map_or_else(|| agent.into(), |(name, _)| name.clone());
+        let waiting = self.agents.entry(name.clone()).or_insert_with(|| Waiting {
+            lane,
+            offsets: VecDeque::new(),
+            given: 0,
+            due: None,
+            backoff: Backoff::new(self.retry_pause, LONGEST_PAUSE),
+            attempts: 0,
+        });
         let at = waiting.offsets.partition_point(|waits| *waits < offset);
         if waiting.offsets.get(at) != Some(&offset) {
             waiting.offsets.insert(at, offset);
             if let Some(set) = self.lanes.get_mut(lane.index()) {
-                set.insert(offset);
+                set.insert(offset, name);
             }
             self.parked += 1;
             if at < waiting.given {

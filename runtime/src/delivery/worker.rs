@@ -208,6 +208,7 @@ impl Worker {
         self.make_room();
         self.asked_first = (self.asked_first + 1) % self.sources.len().max(1);
         loop {
+            self.sources.iter_mut().for_each(|source| source.pass(Instant::now()));
             let (max_in_flight, max_parked) = self.shares();
             let due = self.sources.iter().map(|source| source.waiting.next_due()).enumerate();
             let first = due.filter_map(|(index, due)| Some((due?, index))).min();
@@ -354,19 +355,27 @@ impl Worker {
                 source.waiting.park(agent, entry.lane, entry.offset);
                 continue;
             }
-            // Every message may open a span of its own in the cursor, if those around it are not finished with it.
-            match rooms.get_mut(entry.lane.index()) {
-                Some(0) if !again && !batch.places().any(|(lane, _)| lane == entry.lane) => {
-                    self.status.lane_full(&source.data_type, entry.lane);
-                    source.waiting.park(agent, entry.lane, entry.offset);
-                    continue;
-                }
-                Some(0) if !again => {
+            // Every message may open a span of its own in the cursor, if those around it are not finished with it. Only what comes
+            // first in its lane does not, so a full lane goes on with that.
+            let room = rooms.get_mut(entry.lane.index());
+            if room.is_some_and(|room| std::mem::replace(room, room.saturating_sub(1)) == 0) {
+                if batch.places().any(|(lane, _)| lane == entry.lane) {
+                    if again {
+                        continue;
+                    }
                     source.hold(std::iter::once(entry).chain(rest));
                     break;
                 }
-                Some(room) => *room = room.saturating_sub(1),
-                None => {}
+                if source.full.insert(entry.lane.index()) {
+                    self.status.lane_full(&source.data_type, entry.lane);
+                }
+                if !source.waiting.is_first_in(entry.lane, entry.offset) {
+                    match again {
+                        true => source.waiting.wait_for_room(agent),
+                        false => source.waiting.park(agent, entry.lane, entry.offset),
+                    }
+                    continue;
+                }
             }
             let repeated =
                 source.waiting.was_given(agent, entry.offset) || source.progress.is_repeated(entry.offset);
@@ -400,17 +409,19 @@ impl Worker {
         self.show_waits();
     }
 
-    /// Lets lanes go on whose cursors have room again.
+    /// Lets lanes go on whose cursors have room again, and of the others what needs none.
     fn make_room(&mut self) {
-        for source in &mut self.sources {
-            let full = source.waiting.full_lanes();
-            if full.is_empty() {
-                continue;
-            }
+        for source in self.sources.iter_mut().filter(|source| !source.full.is_empty()) {
             let rooms = source.progress.rooms();
-            for lane in self.lanes.iter().filter(|lane| full.contains(&lane.index())) {
+            for lane in self.lanes.iter() {
+                if !source.full.contains(&lane.index()) {
+                    continue;
+                }
                 if rooms.get(lane.index()).is_some_and(|room| *room >= ROOM_TO_GO_ON) {
+                    source.full.remove(&lane.index());
                     source.waiting.room_in(lane, Instant::now());
+                } else {
+                    source.waiting.room_for_first_in(lane, Instant::now());
                 }
             }
         }

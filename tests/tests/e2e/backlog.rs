@@ -252,6 +252,31 @@ async fn a_message_that_is_to_come_again_for_ever_is_shed_and_no_other() {
 }
 
 #[tokio::test]
+async fn what_waits_behind_a_message_that_is_shed_goes_on_without_it() {
+    let site = Site::new(
+        config("shed")
+            .receiver("slow", &files::guest("puppet"), &["metrics"])
+            .set("receivers.slow.max-messages", 1),
+    );
+    let server = site.start().await;
+    let mut agent = Agent::connect(server.agents).await;
+    let again = data("a", json!({ "do": "retry", "milliseconds": 3_600_000 }));
+    assert_eq!(agent.call(Encoding::Json, &again).await, success());
+    flood(&server, 0).await;
+    shed(&server).await;
+    eventually("slow to have come to the end", async || {
+        (server.receiver("slow").await["lag"] == 0).then_some(())
+    })
+    .await;
+    let lost = server.receiver("slow").await["gaps"]["messages"].as_u64().unwrap();
+    assert!(lost > 1 && lost < FLOOD * BATCH, "{lost}");
+    assert_eq!(server.receiver("slow").await["handled"], 1 + FLOOD * BATCH - lost);
+    server.stop().await;
+    let [gap] = &gaps(&site)[..] else { panic!("one record: {:?}", gaps(&site)) };
+    assert_eq!((&gap.reason, gap.count), (&GapReason::Shed, Some(lost)), "{gap:?}");
+}
+
+#[tokio::test]
 async fn a_new_receiver_begins_with_new_messages_or_with_the_oldest() {
     let base = || Config::new().receiver("quiet", &files::guest("quiet"), &["metrics"]);
     let mut site = Site::new(base());

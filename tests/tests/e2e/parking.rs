@@ -214,30 +214,85 @@ async fn a_message_that_waits_for_too_long_becomes_a_dead_letter() {
     assert_eq!(server.receiver("puppet").await["dead"], 1);
 }
 
+/// Messages of the agent `stuck` and of its neighbour each, more than a cursor has room for.
+const ROUNDS: usize = 1_200;
+
+/// Lets the agent `stuck` wait, and finishes a message of a neighbour between every two of its own, until the cursor of their
+/// lane is full. Gives the neighbour, and an agent of another lane.
+async fn fill_the_cursor_of_stuck(server: &Server) -> (String, String) {
+    let neighbour = neighbour("stuck", "neighbour");
+    send(server, [data("stuck", json!({ "do": "hold" }))]).await;
+    let calls =
+        (0..ROUNDS).flat_map(|number| ["stuck", neighbour.as_str()].map(|agent| named(agent, number)));
+    send(server, calls).await;
+    server.log.wait_for(&["WARN", "a lane waits", &format!("log.lane={}", Lane::of("stuck").index())]).await;
+    (neighbour, of_another_lane("stuck"))
+}
+
+/// The name of an agent that does not share a lane with another one.
+fn of_another_lane(of: &str) -> String {
+    (0..).map(|number| format!("other-{number}")).find(|agent| Lane::of(agent) != Lane::of(of)).unwrap()
+}
+
+fn all_rounds() -> Vec<u64> {
+    (0..u64::try_from(ROUNDS).unwrap()).collect()
+}
+
 #[tokio::test]
 async fn a_lane_whose_cursor_is_full_waits_alone_and_says_so() {
     let server = Site::new(one_by_one()).start().await;
-    let neighbour = neighbour("stuck", "neighbour");
-    let other =
-        (0..).map(|number| format!("other-{number}")).find(|agent| Lane::of(agent) != Lane::of("stuck"));
-    let other = other.unwrap();
-    send(&server, [data("stuck", json!({ "do": "hold" }))]).await;
-    // Every message of the neighbour is finished between two that wait.
-    let rounds = 1_200_usize;
-    let calls =
-        (0..rounds).flat_map(|number| ["stuck", neighbour.as_str()].map(|agent| named(agent, number)));
-    send(&server, calls).await;
-    server.log.wait_for(&["WARN", "a lane waits", &format!("log.lane={}", Lane::of("stuck").index())]).await;
+    let (neighbour, other) = fill_the_cursor_of_stuck(&server).await;
     send(&server, (0..10).map(|number| named(&other, number))).await;
     eventually("another lane to go on", async || {
         (handled(&server.log).get(&other)?.len() == 10).then_some(())
     })
     .await;
     let before = handled(&server.log);
-    assert!(before[&neighbour].len() < rounds && !before.contains_key("stuck"));
+    assert!(before[&neighbour].len() < ROUNDS && !before.contains_key("stuck"));
     send(&server, [data(&other, json!({ "do": "release" }))]).await;
-    wait_handled(&server, 2 * rounds + 12).await;
+    wait_handled(&server, 2 * ROUNDS + 12).await;
     let handled = handled(&server.log);
-    let all: Vec<_> = (0..u64::try_from(rounds).unwrap()).collect();
-    assert_eq!((&handled["stuck"], &handled[&neighbour]), (&all, &all));
+    assert_eq!((&handled["stuck"], &handled[&neighbour]), (&all_rounds(), &all_rounds()));
+}
+
+#[tokio::test]
+async fn a_lane_whose_cursor_was_full_goes_on_after_a_restart() {
+    let site = Site::new(one_by_one());
+    let server = site.start().await;
+    let (neighbour, other) = fill_the_cursor_of_stuck(&server).await;
+    let mut of_neighbour = handled(&server.stop().await).remove(&neighbour).unwrap();
+    let server = site.start().await;
+    send(&server, [data(&other, json!({ "do": "release" }))]).await;
+    eventually("the lane to have come to its end", async || {
+        (server.receiver("puppet").await["lag"] == 0).then_some(())
+    })
+    .await;
+    let handled = handled(&server.log);
+    of_neighbour.extend(&handled[&neighbour]);
+    assert_eq!((&handled["stuck"], &of_neighbour), (&all_rounds(), &all_rounds()));
+}
+
+#[tokio::test]
+async fn what_comes_again_waits_for_room_in_its_cursor_too() {
+    // Long enough for all of the neighbour's messages to be parked before its first one comes again.
+    let site = Site::new(one_by_one().set("receivers.puppet.retry-pause", "1s"));
+    let server = site.start().await;
+    let neighbour = neighbour("stuck", "neighbour");
+    send(&server, [data("stuck", json!({ "do": "hold" })), data(&neighbour, json!({ "do": "retry-once" }))])
+        .await;
+    let calls =
+        (0..ROUNDS).flat_map(|number| ["stuck", neighbour.as_str()].map(|agent| named(agent, number)));
+    send(&server, calls).await;
+    server.log.wait_for(&["WARN", "a lane waits"]).await;
+    let mut of_neighbour = handled(&server.stop().await).remove(&neighbour).unwrap();
+    assert!(of_neighbour.len() < ROUNDS);
+    let server = site.start().await;
+    send(&server, [data(&of_another_lane("stuck"), json!({ "do": "release" }))]).await;
+    eventually("the lane to have come to its end", async || {
+        (server.receiver("puppet").await["lag"] == 0).then_some(())
+    })
+    .await;
+    let handled = handled(&server.log);
+    of_neighbour.extend(&handled[&neighbour]);
+    assert_eq!((&handled["stuck"], &of_neighbour), (&all_rounds(), &all_rounds()));
 }

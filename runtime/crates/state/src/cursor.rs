@@ -66,7 +66,14 @@ impl Cursor {
     /// Whether `offset` is finished.
     #[must_use]
     pub fn is_finished(&self, offset: u64) -> bool {
-        offset < self.next || self.runs.range(..=offset).next_back().is_some_and(|(_, &end)| offset < end)
+        self.first_unfinished(offset) > offset
+    }
+
+    /// The first offset from `offset` on that is not known to be finished.
+    #[must_use]
+    pub fn first_unfinished(&self, offset: u64) -> u64 {
+        let offset = offset.max(self.next);
+        self.runs.range(..=offset).next_back().map_or(offset, |(_, &end)| offset.max(end))
     }
 
     /// A cursor from its parts, as the database has them; `None` if no cursor can look like this.

@@ -87,12 +87,10 @@ fn agents_of_a_full_lane_wait_for_room() {
     let (mut agents, now) = agents();
     agents.park("a", lane(), 3);
     assert_eq!((agents.next_due(), agents.given(), agents.parked()), (None, 0, 1));
-    assert_eq!(agents.full_lanes(), BTreeSet::from([0]));
     agents.room_in(Lane::new(1).unwrap(), now);
     assert_eq!(agents.next_due(), None);
     agents.room_in(lane(), now);
     assert_eq!(offsets(&agents.due(now, 10)), [3]);
-    assert!(agents.full_lanes().is_empty());
 }
 
 #[test]
@@ -176,4 +174,49 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn who_waits_for_room_goes_on_when_there_is_some_or_nothing_is_before_it() {
+    let (mut agents, now) = agents();
+    let other = Lane::new(1).unwrap();
+    agents.park("a", lane(), 3);
+    agents.park("b", lane(), 5);
+    agents.park("c", other, 4);
+    assert_eq!(agents.next_due(), None);
+    assert!(agents.is_first_in(lane(), 3) && !agents.is_first_in(lane(), 5));
+    agents.room_for_first_in(lane(), now);
+    assert_eq!(offsets(&agents.due(now, 10)), [3]);
+    agents.park("a", lane(), 7);
+    agents.finish("a", 3, 10);
+    agents.wait_for_room("a");
+    assert_eq!(agents.next_due(), None);
+    agents.room_for_first_in(lane(), now);
+    assert_eq!(offsets(&agents.due(now, 10)), [5], "the first is of another agent now");
+    agents.room_in(lane(), now);
+    assert_eq!(offsets(&agents.due(now, 10)), [5, 7]);
+    assert!(agents.contains("c"));
+}
+
+#[test]
+fn what_the_cursor_was_moved_beyond_waits_no_longer_and_who_was_behind_it_goes_on() {
+    let (mut agents, now) = agents();
+    let hour = Duration::from_secs(3600);
+    for offset in [1, 4, 9] {
+        agents.retry("a", lane(), offset, hour, now);
+    }
+    agents.retry("b", lane(), 2, hour, now);
+    agents.park("b", lane(), 5);
+    agents.park("b", lane(), 6);
+    agents.retry("c", lane(), 3, hour, now);
+    agents.retry("d", Lane::new(1).unwrap(), 0, hour, now);
+    agents.pass(lane(), 6, now);
+    assert_eq!(offsets(&agents.due(now, 10)), [6]);
+    assert_eq!((agents.offsets("a"), agents.offsets("d")), (vec![9], vec![0]));
+    assert!(agents.next_due() == Some(now) && !agents.contains("c"));
+    assert_eq!((agents.given(), agents.parked(), agents.len()), (2, 1, 3));
+    agents.finish("b", 6, 10);
+    assert_eq!(agents.next_due(), Some(now + hour), "what was asked for later is not given sooner");
+    agents.pass(lane(), 100, now);
+    assert_eq!((agents.given(), agents.parked(), agents.len()), (1, 0, 1));
 }
