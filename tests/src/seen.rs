@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::log::Log;
 
-/// A message as the fixture guest `recorder` printed it.
+/// A message as one of the fixture guests `recorder` and `counter` printed it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Seen {
     pub r#type: String,
@@ -16,6 +16,10 @@ pub struct Seen {
     pub id: Option<String>,
     /// The JSON, or the list of the bytes of MessagePack.
     pub body: Value,
+    /// Which of its two components saw it, if it was a `counter`.
+    pub version: Option<String>,
+    /// The agent's messages so far, by the count of that instance and of those whose counts it took over, if it was a `counter`.
+    pub count: Option<u64>,
 }
 
 /// What a guest wrote as one line, if `line` of the server's log is one of its lines.

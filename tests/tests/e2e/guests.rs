@@ -20,6 +20,8 @@ macro_rules! covered {
 }
 
 covered! {
+    "counter" => crate::guests::counter,
+    "counter-next" => crate::guests::counter,
     "fetch" => crate::guests::fetch,
     "hostile" => crate::hostile::compute::an_endless_loop,
     "init-fails" => crate::poison::an_instance_that_cannot_begin_is_tried_again_while_others_work,
@@ -69,6 +71,23 @@ async fn told(config: Config, message: Value, words: &str) -> (Server, String) {
 
 fn config(guest: &str) -> Config {
     Config::new().receiver("guest", &files::guest(guest), &["metrics"])
+}
+
+/// Both versions count, and do what only the other one is told to do not.
+#[tokio::test]
+async fn counter() {
+    for name in ["counter", "counter-next"] {
+        let server = Site::new(config(name)).start().await;
+        let mut agent = Agent::connect(server.agents).await;
+        for message in [json!({ "do": "fail", "in": "counter" }), json!({})] {
+            assert_eq!(agent.call(Encoding::Json, &data("a", message)).await, success());
+        }
+        let expected: &[u64] = if name == "counter" { &[1] } else { &[1, 2] };
+        let seen = server.log.wait_seen("guest", expected.len()).await;
+        let counts: Vec<_> = seen.iter().filter_map(|seen| seen.count).collect();
+        assert_eq!(counts, expected, "{seen:?}");
+        assert!(seen.iter().all(|seen| seen.version.as_deref() == Some(name)), "{seen:?}");
+    }
 }
 
 #[tokio::test]

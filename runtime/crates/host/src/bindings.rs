@@ -12,8 +12,8 @@ mod generated {
 }
 
 pub use generated::wharf::receiver::types::{
-    Batch, Body, Failure, FailureAction, Message, PresenceChange, Redelivery,
+    Batch, Body, Failure, FailureAction, Message, PresenceChange, Redelivery, SavedState,
 };
 
-pub(crate) use generated::exports::wharf::receiver::{handler, lifecycle, presence, timer};
+pub(crate) use generated::exports::wharf::receiver::{handler, handover, lifecycle, presence, timer};
 pub(crate) use generated::wharf::receiver::{live, metrics, types};

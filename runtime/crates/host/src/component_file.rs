@@ -18,15 +18,21 @@ const MAGIC: &[u8] = b"\0asm";
 /// What an executable, and an artifact of the compiler, start with.
 const ELF: &[u8] = b"\x7fELF";
 
-/// A component's bytes, not validated.
-pub(crate) struct ComponentFile {
-    pub(crate) bytes: Vec<u8>,
+/// The bytes of a component. Only that they begin as a component does is known.
+pub struct ComponentFile {
+    /// The whole file.
+    pub bytes: Vec<u8>,
     /// The SHA-256 of the bytes, in hex.
-    pub(crate) digest: String,
+    pub digest: String,
 }
 
 impl ComponentFile {
-    pub(crate) async fn read(path: &Path, limit: u64) -> Result<Self, LoadError> {
+    /// Reads a file of at most `limit` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::Read`], [`LoadError::TooLarge`] and [`LoadError::NotAComponent`].
+    pub async fn read(path: &Path, limit: u64) -> Result<Self, LoadError> {
         let path = path.to_owned();
         blocking(move || Self::read_now(&path, limit)).await
     }

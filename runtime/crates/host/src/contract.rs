@@ -38,6 +38,7 @@ pub(crate) struct Contract {
 /// What a component that was granted all that it needs is linked with.
 pub(crate) struct Admission {
     pub(crate) linker: Linker<State>,
+    pub(crate) imports: Vec<Import>,
     /// What is odd about it, but no reason to refuse it.
     pub(crate) warnings: Vec<String>,
 }
@@ -92,7 +93,7 @@ impl Contract {
         }
         let linker = linker(component.engine(), |grant| grant.is_in(&options.grants));
         let linker = linker.map_err(|error| vec![Problem::link(&error)])?;
-        Ok(Admission { linker, warnings: self.warnings(options) })
+        Ok(Admission { linker, warnings: self.warnings(options), imports: self.imports })
     }
 
     fn not_granted(&self, options: &ReceiverOptions) -> Option<Problem> {

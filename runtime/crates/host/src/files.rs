@@ -29,14 +29,16 @@ pub struct FolderGrant {
 
 /// The granted folders of a receiver, open. All its instances use the same handles, so that making one opens nothing, and so
 /// that no guest can put a link in the place of a folder before it is opened again.
+#[derive(Clone)]
 pub(crate) struct Folders {
+    grants: Vec<FolderGrant>,
     context: WasiFilesystemCtx,
 }
 
 impl Folders {
-    pub(crate) fn open(receiver: &str, grants: &[FolderGrant]) -> Result<Self, LoadError> {
+    pub(crate) fn open(receiver: &str, grants: Vec<FolderGrant>) -> Result<Self, LoadError> {
         let mut builder = WasiCtx::builder();
-        for grant in grants {
+        for grant in &grants {
             let permissions = if grant.write { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
             builder.preopened_dir(&grant.host, &grant.guest, permissions).map_err(|error| {
                 LoadError::Folder {
@@ -47,7 +49,12 @@ impl Folders {
                 }
             })?;
         }
-        Ok(Self { context: builder.build().filesystem().clone() })
+        Ok(Self { context: builder.build().filesystem().clone(), grants })
+    }
+
+    /// The same open folders, if these are their grants.
+    pub(crate) fn if_granted(&self, grants: &[FolderGrant]) -> Option<Self> {
+        (self.grants == grants).then(|| self.clone())
     }
 
     /// What the context of an instance needs of them.

@@ -39,10 +39,16 @@ impl fmt::Display for Stream {
     }
 }
 
-/// The log of one receiver.
+/// The log of one receiver. Clones are the same.
+#[derive(Clone)]
 pub(crate) struct GuestLog {
-    receiver: String,
     lines_per_second: u32,
+    written: Arc<Written>,
+}
+
+/// What was written to the log of one receiver.
+struct Written {
+    receiver: String,
     window: Mutex<Window>,
     lines: AtomicU64,
     dropped: AtomicU64,
@@ -57,36 +63,43 @@ struct Window {
 
 impl GuestLog {
     pub(crate) fn new(receiver: String, lines_per_second: u32) -> Self {
-        Self {
+        let written = Written {
             receiver,
-            lines_per_second,
             window: Mutex::new(Window { start: Instant::now(), lines: 0, dropped: 0 }),
             lines: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
-        }
+        };
+        Self { lines_per_second, written: Arc::new(written) }
+    }
+
+    /// The same log, with another rate. Lines of both count together.
+    pub(crate) fn with_rate(&self, lines_per_second: u32) -> Self {
+        Self { lines_per_second, written: self.written.clone() }
     }
 
     /// Logs a line as it is, or counts it as dropped.
-    pub(crate) fn line(self: &Arc<Self>, stream: Stream, line: &str) {
+    pub(crate) fn line(&self, stream: Stream, line: &str) {
         if self.admit() {
+            let receiver = &self.written.receiver;
             if stream == Stream::Host {
-                tracing::warn!(target: "guest", { receiver.name = %self.receiver, %stream }, "{line}");
+                tracing::warn!(target: "guest", { receiver.name = %receiver, %stream }, "{line}");
             } else {
-                tracing::info!(target: "guest", { receiver.name = %self.receiver, %stream }, "{line}");
+                tracing::info!(target: "guest", { receiver.name = %receiver, %stream }, "{line}");
             }
         }
     }
 
     /// Logs a line that has a level and a context, cut and without control characters, or counts it as dropped. A level that
     /// is not shown costs the guest nothing.
-    pub(crate) fn message(self: &Arc<Self>, level: Level, context: &str, message: &str) {
+    pub(crate) fn message(&self, level: Level, context: &str, message: &str) {
+        let receiver = &self.written.receiver;
         // The level of an event is fixed where it is written.
         macro_rules! log {
             ($level:expr) => {
                 if tracing::enabled!(target: "guest", $level) && self.admit() {
                     let line = printable(message, MAX_LINE, false);
                     let context = printable(context, MAX_CONTEXT, false);
-                    tracing::event!(target: "guest", $level, { receiver.name = %self.receiver, %context }, "{line}");
+                    tracing::event!(target: "guest", $level, { receiver.name = %receiver, %context }, "{line}");
                 }
             };
         }
@@ -101,39 +114,42 @@ impl GuestLog {
 
     /// How many lines were logged.
     pub(crate) fn lines(&self) -> u64 {
-        self.lines.load(Ordering::Relaxed)
+        self.written.lines.load(Ordering::Relaxed)
     }
 
     /// How many lines were dropped, because there were more of them in a second than there may be.
     pub(crate) fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
+        self.written.dropped.load(Ordering::Relaxed)
     }
 
-    fn admit(self: &Arc<Self>) -> bool {
-        let mut window = self.window();
-        self.roll(&mut window);
+    fn admit(&self) -> bool {
+        let written = &self.written;
+        let mut window = written.window();
+        written.roll(&mut window);
         if window.lines < self.lines_per_second {
             window.lines += 1;
-            self.lines.fetch_add(1, Ordering::Relaxed);
+            written.lines.fetch_add(1, Ordering::Relaxed);
             return true;
         }
         window.dropped += 1;
         if window.dropped == 1 {
-            self.roll_after(WINDOW.saturating_sub(window.start.elapsed()));
+            written.roll_after(WINDOW.saturating_sub(window.start.elapsed()));
         }
-        self.dropped.fetch_add(1, Ordering::Relaxed);
+        written.dropped.fetch_add(1, Ordering::Relaxed);
         false
     }
+}
 
+impl Written {
     /// Sees to it that what was dropped is told when the second is over, also if the guest says nothing more.
     fn roll_after(self: &Arc<Self>, rest: Duration) {
         // Without a runtime nobody runs guests.
         let Ok(runtime) = Handle::try_current() else { return };
-        let log = Arc::downgrade(self);
+        let written = Arc::downgrade(self);
         runtime.spawn(async move {
             tokio::time::sleep(rest).await;
-            if let Some(log) = log.upgrade() {
-                log.roll(&mut log.window());
+            if let Some(written) = written.upgrade() {
+                written.roll(&mut written.window());
             }
         });
     }
@@ -147,9 +163,10 @@ impl GuestLog {
 
     fn report(&self, dropped: u64) {
         if dropped > 0 {
+            let receiver = &self.receiver;
             tracing::warn!(
                 target: "guest",
-                { receiver.name = %self.receiver, dropped },
+                { receiver.name = %receiver, dropped },
                 "lines dropped: the receiver wrote more of them in a second than it may"
             );
         }
@@ -161,7 +178,7 @@ impl GuestLog {
     }
 }
 
-impl Drop for GuestLog {
+impl Drop for Written {
     fn drop(&mut self) {
         self.report(self.window().dropped);
     }

@@ -108,7 +108,23 @@ impl Host {
     /// Loads a component: reads it, compiles it or takes it from the cache, and checks that it is a receiver and needs no
     /// more than its options grant. None of its code runs.
     pub async fn load(&self, options: ReceiverOptions) -> Result<Receiver, LoadError> {
-        Receiver::load(self.clone(), options).await
+        Receiver::load(self.clone(), options, None).await
+    }
+
+    /// Loads a component to take the place of `running`, which goes on as before, also if this fails.
+    ///
+    /// Both share what belongs to the receiver and not to its component, each under the limits of its own options: listeners
+    /// and kept values of [`Live`](crate::Live), series of metrics, the rate and the counts of log lines, key-value store,
+    /// requests to the outside that are under way, time and memory used. Granted folders stay open if the grants are the same.
+    /// Settings, memory, resources, deadline and the limits of pages are those of the options alone.
+    ///
+    /// What is kept beyond a lowered limit stays: kept values until the new one publishes, series of metrics for good.
+    pub async fn load_beside(
+        &self,
+        options: ReceiverOptions,
+        running: &Receiver,
+    ) -> Result<Receiver, LoadError> {
+        Receiver::load(self.clone(), options, Some(running)).await
     }
 
     /// Looks into a component without a receiver to run it as: reads it, compiles it or takes it from the cache, and says

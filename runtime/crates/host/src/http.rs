@@ -59,7 +59,7 @@ impl WasiHttpView for State {
 
 /// Sends the requests of one instance, or refuses them.
 struct Hooks {
-    log: Arc<GuestLog>,
+    log: GuestLog,
     outgoing: Option<Outgoing>,
     /// There as long as the instance is.
     alive: Arc<()>,
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_body_that_nobody_reads_keeps_little() {
-        let log = Arc::new(GuestLog::new("test".into(), 100));
+        let log = GuestLog::new("test".into(), 100);
         let mut hooks = Hooks { log, outgoing: None, alive: Arc::default() };
         let (chunks, size) = (hooks.p2_outgoing_body_buffer_chunks(), hooks.p2_outgoing_body_chunk_size());
         let (mut body, _unread) = HostOutgoingBody::new(StreamContext::Request, None, chunks, size);

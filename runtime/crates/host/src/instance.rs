@@ -7,11 +7,20 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout_at;
 use wasmtime::Store;
 
-use crate::bindings::{Batch, Failure, PresenceChange, handler, lifecycle, presence, timer};
-use crate::fault::{Fault, MAX_MESSAGE, printable};
+use crate::bindings::{
+    Batch, Failure, PresenceChange, SavedState, handler, handover, lifecycle, presence, timer,
+};
+use crate::fault::{Evidence, Fault, MAX_MESSAGE, TrapKind, printable};
 use crate::receiver::Receiver;
-use crate::store::{State, end_call, start_call};
+use crate::store::{MAX_HOST_CALL_BYTES, State, end_call, start_call};
 use crate::usage::Usage;
+
+/// The largest payload of a snapshot in bytes: as much as an instance can know with the memory that it has by default. The
+/// server's memory has to hold those of all instances of one receiver at a time.
+pub const MAX_SNAPSHOT_BYTES: usize = 64 << 20;
+
+/// The longest name of a snapshot's format in bytes: a word and a version, several times over.
+const MAX_FORMAT_BYTES: usize = 128;
 
 /// One instance of a receiver.
 ///
@@ -37,6 +46,7 @@ struct Exports {
     lifecycle: Option<lifecycle::Guest>,
     presence: Option<presence::Guest>,
     timer: Option<timer::Guest>,
+    handover: Option<handover::Guest>,
 }
 
 impl Receiver {
@@ -54,23 +64,15 @@ impl Receiver {
         let making = async {
             let instance = self.pre().instantiate_async(&mut store).await?;
             let handler = self.handler().load(&mut store, &instance)?;
-            let lifecycle = match self.lifecycle() {
-                Some(indices) => Some(indices.load(&mut store, &instance)?),
-                None => None,
-            };
-            let presence = match self.presence() {
-                Some(indices) => Some(indices.load(&mut store, &instance)?),
-                None => None,
-            };
-            let timer = match self.timer() {
-                Some(indices) => Some(indices.load(&mut store, &instance)?),
-                None => None,
-            };
+            let lifecycle = self.lifecycle().map(|found| found.load(&mut store, &instance)).transpose()?;
+            let presence = self.presence().map(|found| found.load(&mut store, &instance)).transpose()?;
+            let timer = self.timer().map(|found| found.load(&mut store, &instance)).transpose()?;
+            let handover = self.handover().map(|found| found.load(&mut store, &instance)).transpose()?;
             let ready = match &lifecycle {
                 Some(lifecycle) => lifecycle.call_init(&mut store).await?,
                 None => Ok(()),
             };
-            Ok((Exports { handler, lifecycle, presence, timer }, ready))
+            Ok((Exports { handler, lifecycle, presence, timer, handover }, ready))
         };
         let outcome = timeout_at(end, self.usage().metered(making)).await;
         let (exports, ready) = end_call(&store, self.deadline(), outcome)?;
@@ -121,6 +123,44 @@ impl Instance {
         Ok(())
     }
 
+    /// Asks the receiver's `snapshot` for what the instance knows. `None` if it has no `handover`. The instance can go on.
+    ///
+    /// A payload beyond [`MAX_SNAPSHOT_BYTES`], and a format that is not 1 to 128 bytes without control characters, are
+    /// faults.
+    pub async fn snapshot(&mut self) -> Result<Option<SavedState>, Fault> {
+        let mut running = self.running.take().ok_or(Fault::Gone)?;
+        let mut saved = None;
+        if let Some(handover) = &running.exports.handover {
+            let end = start_call(&mut running.store, self.deadline);
+            running.store.set_hostcall_fuel(MAX_SNAPSHOT_BYTES + MAX_FORMAT_BYTES);
+            let call = handover.call_snapshot(&mut running.store);
+            let outcome = timeout_at(end, self.usage.metered(call)).await;
+            running.store.set_hostcall_fuel(MAX_HOST_CALL_BYTES);
+            let state = end_call(&running.store, self.deadline, outcome)?;
+            check_bounds(&state)?;
+            saved = Some(state);
+        }
+        self.running = Some(running);
+        Ok(saved)
+    }
+
+    /// Gives the receiver's `restore` what an instance before knew. The inner error is the receiver's refusal, one line of at most
+    /// 1 KiB; one that has no `handover` refuses everything. After a refusal the instance can go on.
+    pub async fn restore(&mut self, old: &SavedState) -> Result<Result<(), String>, Fault> {
+        let mut running = self.running.take().ok_or(Fault::Gone)?;
+        let restored = match &running.exports.handover {
+            Some(handover) => {
+                let end = start_call(&mut running.store, self.deadline);
+                let call = handover.call_restore(&mut running.store, old);
+                let outcome = timeout_at(end, self.usage.metered(call)).await;
+                end_call(&running.store, self.deadline, outcome)?
+            }
+            None => Err("the component does not export `wharf:receiver/handover`".into()),
+        };
+        self.running = Some(running);
+        Ok(restored.map_err(|reason| printable(&reason, MAX_MESSAGE, false)))
+    }
+
     /// Whether the instance had a fault.
     pub fn is_gone(&self) -> bool {
         self.running.is_none()
@@ -134,4 +174,19 @@ impl Instance {
         let outcome = timeout_at(end, self.usage.metered(lifecycle.call_terminate(&mut running.store))).await;
         end_call(&running.store, self.deadline, outcome)
     }
+}
+
+fn check_bounds(state: &SavedState) -> Result<(), Fault> {
+    let SavedState { format, payload } = state;
+    let message = if payload.len() > MAX_SNAPSHOT_BYTES {
+        format!("its snapshot has {} bytes, the limit is {MAX_SNAPSHOT_BYTES}", payload.len())
+    } else if format.is_empty() || format.len() > MAX_FORMAT_BYTES || format.contains(char::is_control) {
+        let format = printable(format, MAX_FORMAT_BYTES, false);
+        format!(
+            "its snapshot has the format {format:?}, expected 1 to {MAX_FORMAT_BYTES} bytes without control characters"
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Fault::Trap { kind: TrapKind::HostLimit, message, evidence: Evidence::default() })
 }

@@ -53,6 +53,13 @@ impl KeyValueAccess {
         }
     }
 
+    /// The same store and the same operations under way, with another limit.
+    pub(crate) fn with_grant(&self, grant: KeyValueGrant, database: Option<&KeyValue>) -> Self {
+        // The database counts the bytes of a receiver once, whoever opens its store.
+        let new = Self::new(&self.receiver, grant, database);
+        Self { operations: self.operations.clone(), failing: self.failing.clone(), ..new }
+    }
+
     /// Checks that an instance can have the store.
     pub(crate) fn check(&self) -> Result<(), Fault> {
         if self.store.is_none() {

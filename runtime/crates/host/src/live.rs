@@ -40,10 +40,10 @@ impl Default for LiveOptions {
 #[derive(Clone)]
 pub struct Live {
     hub: Arc<Mutex<Hub>>,
+    options: LiveOptions,
 }
 
 struct Hub {
-    options: LiveOptions,
     kept: Kept,
     sender: broadcast::Sender<Arc<str>>,
 }
@@ -75,7 +75,12 @@ pub struct LiveSubscription {
 impl Live {
     pub(crate) fn new(options: LiveOptions) -> Self {
         let (sender, _) = broadcast::channel(MAX_BEHIND);
-        Self { hub: Arc::new(Mutex::new(Hub { options, kept: Kept::default(), sender })) }
+        Self { hub: Arc::new(Mutex::new(Hub { kept: Kept::default(), sender })), options }
+    }
+
+    /// The same listeners and kept values, with other limits for what is published through it.
+    pub(crate) fn with_options(&self, options: LiveOptions) -> Self {
+        Self { hub: self.hub.clone(), options }
     }
 
     /// Starts to listen. The kept payloads come first, in the order in which they were published; nothing is missed and
@@ -101,8 +106,7 @@ impl Live {
         }
         let payload: Arc<str> = payload.into();
         if let Some(key) = key {
-            let options = hub.options;
-            hub.kept.keep(key, payload.clone(), options);
+            hub.kept.keep(key, payload.clone(), self.options);
         }
         // An error means that nobody listens, which is fine.
         let _ = hub.sender.send(payload);

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 pub(crate) use link::link;
 use name::{Name, NameError};
@@ -29,6 +29,11 @@ pub struct Metric {
 /// the longest name with the most and longest labels takes.
 pub(crate) struct GuestMetrics {
     max_series: usize,
+    recorded: Arc<Recorded>,
+}
+
+#[derive(Default)]
+struct Recorded {
     series: RwLock<HashMap<Name, Cell>>,
     refused: AtomicU64,
 }
@@ -50,24 +55,29 @@ enum MetricError {
 impl GuestMetrics {
     /// No series yet, and room for so many.
     pub(crate) fn new(max_series: usize) -> Self {
-        Self { max_series, series: RwLock::default(), refused: AtomicU64::new(0) }
+        Self { max_series, recorded: Arc::default() }
+    }
+
+    /// The same series, with room for another number of them. Those that there are stay.
+    pub(crate) fn with_max_series(&self, max_series: usize) -> Self {
+        Self { max_series, recorded: self.recorded.clone() }
     }
 
     /// All series, in no order.
     pub(crate) fn snapshot(&self) -> Vec<Metric> {
-        let series = self.series.read().unwrap_or_else(PoisonError::into_inner);
+        let series = self.recorded.series.read().unwrap_or_else(PoisonError::into_inner);
         series.iter().map(|(name, cell)| name.metric(cell.value())).collect()
     }
 
     /// How many updates were refused.
     pub(crate) fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
+        self.recorded.refused.load(Ordering::Relaxed)
     }
 
     fn record(&self, name: String, labels: Vec<(String, String)>, update: Update) -> Result<(), MetricError> {
         let recorded = self.try_record(name, labels, update);
         if recorded.is_err() {
-            self.refused.fetch_add(1, Ordering::Relaxed);
+            self.recorded.refused.fetch_add(1, Ordering::Relaxed);
         }
         recorded
     }
@@ -83,11 +93,12 @@ impl GuestMetrics {
             return Err(MetricError::NotFinite { name: name.text().to_owned(), value: value.to_string() });
         }
         // Nothing in here panics half way through a change, so what a panic elsewhere left is whole.
-        if let Some(cell) = self.series.read().unwrap_or_else(PoisonError::into_inner).get(&name) {
+        let series = &self.recorded.series;
+        if let Some(cell) = series.read().unwrap_or_else(PoisonError::into_inner).get(&name) {
             cell.update(update);
             return Ok(());
         }
-        let mut series = self.series.write().unwrap_or_else(PoisonError::into_inner);
+        let mut series = series.write().unwrap_or_else(PoisonError::into_inner);
         if series.len() >= self.max_series && !series.contains_key(&name) {
             return Err(MetricError::TooMany { name: name.text().to_owned(), limit: self.max_series });
         }

@@ -10,21 +10,18 @@ use wasmtime::Store;
 use wasmtime::component::{Component, InstancePre};
 use wasmtime_wasi_http::p2::bindings::exports::wasi::http::incoming_handler::GuestIndices as PageIndices;
 
-use crate::bindings::{handler, lifecycle, presence, timer};
+use crate::bindings::{handler, handover, lifecycle, presence, timer};
 use crate::component_file::ComponentFile;
-use crate::contract::Contract;
+use crate::contract::{Contract, Import};
 use crate::error::LoadError;
 use crate::fault::Fault;
-use crate::files::Folders;
 use crate::grants::Grants;
-use crate::guest_log::GuestLog;
 use crate::host::Host;
 use crate::http::{Outgoing, PageLimits};
 use crate::keyvalue::KeyValueAccess;
 use crate::live::Live;
-use crate::metrics::{GuestMetrics, Metric};
+use crate::metrics::Metric;
 use crate::problem::Problem;
-use crate::settings::Settings;
 use crate::shared::Shared;
 use crate::store::{State, new_store};
 use crate::usage::Usage;
@@ -99,11 +96,13 @@ struct Inner {
     name: String,
     digest: String,
     warnings: Vec<String>,
+    imports: Vec<Import>,
     pre: InstancePre<State>,
     handler: handler::GuestIndices,
     lifecycle: Option<lifecycle::GuestIndices>,
     presence: Option<presence::GuestIndices>,
     timer: Option<timer::GuestIndices>,
+    handover: Option<handover::GuestIndices>,
     page: Option<PageIndices>,
     page_permits: Arc<Semaphore>,
     page_limits: PageLimits,
@@ -112,7 +111,11 @@ struct Inner {
 }
 
 impl Receiver {
-    pub(crate) async fn load(host: Host, options: ReceiverOptions) -> Result<Self, LoadError> {
+    pub(crate) async fn load(
+        host: Host,
+        options: ReceiverOptions,
+        running: Option<&Self>,
+    ) -> Result<Self, LoadError> {
         let limit = host.options().max_memory;
         if options.memory > limit {
             return Err(LoadError::MemoryAboveHost { name: options.name, asked: options.memory, limit });
@@ -120,7 +123,7 @@ impl Receiver {
         let file = ComponentFile::read(&options.component, host.options().max_component_bytes).await?;
         let digest = file.digest.clone();
         let component = host.cache().component(host.engine(), &options.component, file).await?;
-        Self::link(host, options, digest, &component)
+        Self::link(host, options, digest, &component, running)
     }
 
     fn link(
@@ -128,26 +131,14 @@ impl Receiver {
         options: ReceiverOptions,
         digest: String,
         component: &Component,
+        running: Option<&Self>,
     ) -> Result<Self, LoadError> {
         let path = &options.component;
         let refused = |problems| LoadError::Refused { path: path.into(), problems };
         let link_error = |error: wasmtime::Error| refused(vec![Problem::link(&error)]);
         let admission = Contract::of(component).admit(component, &options).map_err(refused)?;
         let pre = admission.linker.instantiate_pre(component).map_err(link_error)?;
-        let Grants { live, keyvalue, http, files } = options.grants;
-        let shared = Shared {
-            log: Arc::new(GuestLog::new(options.name.clone(), options.log_lines_per_second)),
-            settings: Settings::new(options.settings),
-            metrics: GuestMetrics::new(options.metric_series),
-            live: live.map(Live::new),
-            keyvalue: keyvalue
-                .map(|grant| KeyValueAccess::new(&options.name, grant, host.options().keyvalue.as_ref())),
-            outgoing: http.map(Outgoing::new),
-            folders: Folders::open(&options.name, &files)?,
-            usage: Arc::default(),
-            memory: options.memory,
-            resources: options.resources,
-        };
+        let shared = Shared::new(&host, &options, running.map(|running| &*running.inner.shared))?;
         Ok(Self {
             inner: Arc::new(Inner {
                 // The contract was checked, so an interface that is not found is one that is not exported.
@@ -155,6 +146,7 @@ impl Receiver {
                 lifecycle: lifecycle::GuestIndices::new(&pre).ok(),
                 presence: presence::GuestIndices::new(&pre).ok(),
                 timer: timer::GuestIndices::new(&pre).ok(),
+                handover: handover::GuestIndices::new(&pre).ok(),
                 page: PageIndices::new(&pre).ok(),
                 page_permits: Arc::new(Semaphore::new(options.http_concurrency.min(Semaphore::MAX_PERMITS))),
                 page_limits: PageLimits {
@@ -165,6 +157,7 @@ impl Receiver {
                 name: options.name,
                 digest,
                 warnings: admission.warnings,
+                imports: admission.imports,
                 pre,
                 shared: Arc::new(shared),
                 deadline: options.deadline,
@@ -187,6 +180,11 @@ impl Receiver {
         &self.inner.warnings
     }
 
+    /// What the component imports, by name.
+    pub fn imports(&self) -> &[Import] {
+        &self.inner.imports
+    }
+
     /// Whether [`serve`](Self::serve) has pages.
     pub fn serves_pages(&self) -> bool {
         self.inner.page.is_some()
@@ -195,6 +193,11 @@ impl Receiver {
     /// Whether it exports `presence`: whether [`Instance::agents_changed`](crate::Instance::agents_changed) reaches it.
     pub fn hears_presence(&self) -> bool {
         self.inner.presence.is_some()
+    }
+
+    /// Whether it exports `handover`: whether [`Instance::snapshot`](crate::Instance::snapshot) gives anything.
+    pub fn hands_over(&self) -> bool {
+        self.inner.handover.is_some()
     }
 
     /// What the receiver publishes, if it has the grant.
@@ -274,6 +277,10 @@ impl Receiver {
 
     pub(crate) fn timer(&self) -> Option<&timer::GuestIndices> {
         self.inner.timer.as_ref()
+    }
+
+    pub(crate) fn handover(&self) -> Option<&handover::GuestIndices> {
+        self.inner.handover.as_ref()
     }
 
     pub(crate) fn deadline(&self) -> Duration {

@@ -20,7 +20,7 @@ use crate::wasi::{self, Output};
 const MAX_HANDLES: usize = 10_000;
 
 /// Bytes that a guest may hand to the host in one call: many times the largest message, far less than would hurt.
-const MAX_HOST_CALL_BYTES: usize = 8 << 20;
+pub(crate) const MAX_HOST_CALL_BYTES: usize = 8 << 20;
 
 /// How much later than the deadline a call is given up that waits in the host. A guest that computes is stopped at the
 /// deadline itself, with a backtrace, and must not be taken for one that waits.

@@ -8,7 +8,7 @@ use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
 
 use super::versions::{OURS, Versions, WASI, split_version};
 use super::{printable_name, printable_reason};
-use crate::bindings::{Batch, Failure, PresenceChange};
+use crate::bindings::{Batch, Failure, PresenceChange, SavedState};
 use crate::problem::Problem;
 
 /// An export of a component.
@@ -24,10 +24,11 @@ const HANDLER: Interface = Interface("wharf:receiver/handler", OURS);
 const LIFECYCLE: Interface = Interface("wharf:receiver/lifecycle", OURS);
 const PRESENCE: Interface = Interface("wharf:receiver/presence", OURS);
 const TIMER: Interface = Interface("wharf:receiver/timer", OURS);
+const HANDOVER: Interface = Interface("wharf:receiver/handover", OURS);
 const PAGE: Interface = Interface("wasi:http/incoming-handler", WASI);
 
 /// All that the host calls.
-const CALLED: [Interface; 5] = [HANDLER, LIFECYCLE, PRESENCE, TIMER, PAGE];
+const CALLED: [Interface; 6] = [HANDLER, LIFECYCLE, PRESENCE, TIMER, HANDOVER, PAGE];
 
 /// An interface that the host calls if it is exported.
 #[derive(Clone, Copy)]
@@ -95,6 +96,10 @@ impl Exports<'_> {
         }
         if let Some(timer) = self.find(TIMER) {
             self.function::<(), ()>(&timer, "tick");
+        }
+        if let Some(handover) = self.find(HANDOVER) {
+            self.function::<(), (SavedState,)>(&handover, "snapshot");
+            self.function::<(&SavedState,), (Result<(), String>,)>(&handover, "restore");
         }
         if let Some(page) = self.find(PAGE) {
             self.function::<(Resource<HostIncomingRequest>, Resource<HostResponseOutparam>), ()>(

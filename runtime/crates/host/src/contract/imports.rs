@@ -171,6 +171,11 @@ impl Import {
     pub(super) fn new(name: &str) -> Self {
         Self { name: printable_name(name), standing: look_up(name) }
     }
+
+    /// Its name without the version: what stays the same when a component is built again with newer tools.
+    pub fn interface(&self) -> &str {
+        split_version(&self.name).0
+    }
 }
 
 fn look_up(import: &str) -> Standing {

@@ -8,7 +8,6 @@ use std::time::Duration;
 use http::{HeaderValue, Method, Request, Response, Uri, header};
 use http_body::Body as _;
 use http_body_util::BodyExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout_at;
 use wasmtime_wasi_http::{RequestOptions, WasiBody};
 
@@ -19,6 +18,7 @@ pub use origin::Origin;
 use pool::{Connection, MAX_ANSWER_HEAD, Pool};
 pub(crate) use report::Report;
 pub(crate) use request_body::RequestBody;
+use slots::{Slot, Slots};
 use timeouts::Timeouts;
 
 mod address;
@@ -29,6 +29,7 @@ mod origin;
 mod pool;
 mod report;
 mod request_body;
+mod slots;
 mod timeouts;
 mod tls;
 
@@ -58,8 +59,7 @@ pub(crate) struct Outgoing {
 
 struct Inner {
     grant: HttpGrant,
-    max_in_flight: usize,
-    slots: Arc<Semaphore>,
+    slots: Slots,
     connector: Connector,
     pool: Arc<Pool>,
     failed: Arc<AtomicU64>,
@@ -71,21 +71,26 @@ pub(crate) struct Admitted {
     origin: Origin,
     request: Request<RequestBody>,
     timeouts: Timeouts,
-    slot: OwnedSemaphorePermit,
+    slot: Slot,
 }
 
 impl Outgoing {
     pub(crate) fn new(grant: HttpGrant) -> Self {
-        let max_in_flight = grant.max_in_flight.min(Semaphore::MAX_PERMITS);
-        let inner = Inner {
-            max_in_flight,
-            slots: Arc::new(Semaphore::new(max_in_flight)),
-            connector: Connector::new(&grant),
-            pool: Arc::new(Pool::new(max_in_flight)),
-            failed: Arc::default(),
-            grant,
-        };
-        Self { inner: Arc::new(inner) }
+        Self::with(grant, Slots::default(), Arc::default())
+    }
+
+    /// With another grant, but counting on. Connections are kept only if the grant is the same: what one of them reaches was
+    /// checked against the grant that it was opened with.
+    pub(crate) fn with_grant(&self, grant: HttpGrant) -> Self {
+        if grant == self.inner.grant {
+            return self.clone();
+        }
+        Self::with(grant, self.inner.slots.clone(), self.inner.failed.clone())
+    }
+
+    fn with(grant: HttpGrant, slots: Slots, failed: Arc<AtomicU64>) -> Self {
+        let (connector, pool) = (Connector::new(&grant), Arc::new(Pool::new(grant.max_in_flight)));
+        Self { inner: Arc::new(Inner { grant, slots, connector, pool, failed }) }
     }
 
     pub(crate) fn max_request_bytes(&self) -> u64 {
@@ -94,7 +99,7 @@ impl Outgoing {
 
     /// Requests that are under way now.
     pub(crate) fn in_flight(&self) -> usize {
-        self.inner.max_in_flight.saturating_sub(self.inner.slots.available_permits())
+        self.inner.slots.taken()
     }
 
     /// Requests that were refused or failed since the receiver was loaded.
@@ -132,8 +137,8 @@ impl Outgoing {
         let host = HeaderValue::try_from(origin.authority()).map_err(|_| Failure::Uri)?;
         request.headers_mut().insert(header::HOST, host);
         *request.uri_mut() = path.map_or_else(Uri::default, Uri::from);
-        let slot = self.inner.slots.clone().try_acquire_owned();
-        let slot = slot.map_err(|_| Failure::TooMany(self.inner.max_in_flight))?;
+        let slot = self.inner.slots.take(grant.max_in_flight);
+        let slot = slot.ok_or(Failure::TooMany(grant.max_in_flight))?;
         let timeouts = Timeouts::new(grant.timeout, options);
         Ok(Admitted { outgoing: self.clone(), origin, request, timeouts, slot })
     }

@@ -26,7 +26,7 @@ const WRITE_BUDGET: usize = 64 * 1024;
 #[derive(Clone)]
 pub(crate) struct Output {
     stream: Stream,
-    log: Arc<GuestLog>,
+    log: GuestLog,
     lines: Arc<Mutex<Lines>>,
 }
 
@@ -40,7 +40,7 @@ struct Lines {
 }
 
 impl Output {
-    pub(crate) fn new(stream: Stream, log: Arc<GuestLog>) -> Self {
+    pub(crate) fn new(stream: Stream, log: GuestLog) -> Self {
         Self { stream, log, lines: Arc::default() }
     }
 
@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     fn stderr() -> Output {
-        Output::new(Stream::Stderr, Arc::new(GuestLog::new("test".into(), 100)))
+        Output::new(Stream::Stderr, GuestLog::new("test".into(), 100))
     }
 
     #[test]

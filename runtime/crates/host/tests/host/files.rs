@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use wharf_host::{Fault, FolderGrant, LoadError, MAX_OPEN_FILES, Receiver, TrapKind};
 
@@ -24,6 +25,8 @@ impl Folders {
         fs::write(root.join("secret"), "secret").unwrap();
         let mut options = options("tools");
         options.grants.files = vec![grant(root, "out", true), grant(root, "in", false)];
+        // Each operation waits for the disk, which may be busy.
+        options.deadline = Duration::from_secs(10);
         let receiver = fixture.host.load(options).await.unwrap();
         Self { fixture, receiver }
     }

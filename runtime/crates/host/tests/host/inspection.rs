@@ -71,7 +71,7 @@ async fn what_depends_on_the_config_is_no_problem() {
 async fn an_export_that_is_not_called_is_shown_as_that() {
     let text = r#"(component
         (instance $i)
-        (export "wharf:receiver/handover@0.1.0" (instance $i))
+        (export "wharf:receiver/hereafter@0.1.0" (instance $i))
         (export "wharf:receiver/handler@0.1.0" (instance $i)))"#;
     let inspection = inspect_text(text).await;
     let called: Vec<_> = inspection.exports.iter().map(|export| export.called).collect();

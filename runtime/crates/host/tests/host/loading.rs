@@ -165,6 +165,8 @@ async fn all_that_is_wrong_is_told_at_once() {
         (instance $half (export "init" (func $f)))
         (export "wharf:receiver/lifecycle@0.1.0" (instance $half))
         (export "wharf:receiver/presence@0.1.0" (instance $empty))
+        (instance $quarter (export "snapshot" (func $f)))
+        (export "wharf:receiver/handover@0.1.0" (instance $quarter))
         (export "wharf:receiver/timer@0.3.0" (instance $empty))
         (export "wasi:http/incoming-handler@0.2.0" (func $f)))"#;
     let fixture = Fixture::with(|options| options.max_memory = 64 << 20);
@@ -177,10 +179,11 @@ async fn all_that_is_wrong_is_told_at_once() {
         [
             "load FILE:",
             "  - it imports `run`, which this server does not provide; remove that from the component's world or use a version that is listed in the receiver contract",
-            "  - it exports `wasi:http/incoming-handler@0.2.0`, `wharf:receiver/lifecycle@0.1.0`, `wharf:receiver/presence@0.1.0`, `wharf:receiver/timer@0.3.0`, expected `wharf:receiver/handler`; build it for a world that includes `wharf:receiver/base`",
+            "  - it exports `wasi:http/incoming-handler@0.2.0`, `wharf:receiver/handover@0.1.0`, `wharf:receiver/lifecycle@0.1.0`, `wharf:receiver/presence@0.1.0`, `wharf:receiver/timer@0.3.0`, expected `wharf:receiver/handler`; build it for a world that includes `wharf:receiver/base`",
             "  - its export `wharf:receiver/lifecycle@0.1.0` has no function `terminate`; build it against the WIT package of this server",
             "  - its export `wharf:receiver/presence@0.1.0` has no function `agents-changed`; build it against the WIT package of this server",
             "  - it exports `wharf:receiver/timer@0.3.0`, expected version 0.1.x; build it against the WIT package of this server",
+            "  - its export `wharf:receiver/handover@0.1.0` has no function `restore`; build it against the WIT package of this server",
             "  - its export `wasi:http/incoming-handler@0.2.0` is not an interface; build it against the WIT package of this server",
             "  - it starts with a memory of 19660800 bytes, and the receiver may use 16777216 bytes; raise the receiver's memory",
         ]

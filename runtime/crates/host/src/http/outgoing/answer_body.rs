@@ -8,7 +8,6 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep_until};
 use wasmtime_wasi_http::Error;
 
@@ -16,6 +15,7 @@ use super::failure::Failure;
 use super::pool::{Connection, Pool};
 use super::report::Report;
 use super::request_body::Stopped;
+use super::slots::Slot;
 use super::timeouts::Timeouts;
 
 /// The body of an answer.
@@ -36,7 +36,7 @@ pub(super) struct Open {
     pub(super) body: Incoming,
     pub(super) connection: Connection,
     pub(super) pool: Arc<Pool>,
-    pub(super) slot: OwnedSemaphorePermit,
+    pub(super) slot: Slot,
 }
 
 /// Ends a request whose time is over, also if the guest looks no more.

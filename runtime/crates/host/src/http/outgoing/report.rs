@@ -17,14 +17,14 @@ const MAX_AUTHORITY: usize = 300;
 /// What a request asked for, and whom to tell if it fails.
 #[derive(Clone)]
 pub(crate) struct Report {
-    log: Arc<GuestLog>,
+    log: GuestLog,
     failed: Option<Arc<AtomicU64>>,
     what: Arc<str>,
 }
 
 impl Report {
     /// Failures are also counted in `failed`.
-    pub(crate) fn new<B>(log: Arc<GuestLog>, failed: Option<Arc<AtomicU64>>, request: &Request<B>) -> Self {
+    pub(crate) fn new<B>(log: GuestLog, failed: Option<Arc<AtomicU64>>, request: &Request<B>) -> Self {
         Self { log, failed, what: describe(request).into() }
     }
 
