@@ -1,17 +1,18 @@
-//! Uses everything that a receiver can import, one file for each: the examples of `docs/receivers.md`. What each message does
+//! Uses everything that a receiver can import or export, one file for each: the examples of `docs/receivers.md`. What each message does
 //! here is chosen to show the imports, not to be useful.
 
 mod counting;
 mod files;
 mod forwarding;
+mod handing_over;
 mod live;
 mod logging;
 mod numbers;
 mod settings;
 mod starting;
 
-use exports::wharf::receiver::{handler, lifecycle, presence, timer};
-use wharf::receiver::types::{Batch, Body, Failure, FailureAction, PresenceChange};
+use exports::wharf::receiver::{handler, handover, lifecycle, presence, timer};
+use wharf::receiver::types::{Batch, Body, Failure, FailureAction, PresenceChange, SavedState};
 
 wit_bindgen::generate!({
     path: "../../wit",
@@ -27,6 +28,7 @@ wit_bindgen::generate!({
             export wharf:receiver/lifecycle@0.1.0;
             export wharf:receiver/presence@0.1.0;
             export wharf:receiver/timer@0.1.0;
+            export wharf:receiver/handover@0.1.0;
         }
     ",
     world: "example:tour/tour",
@@ -46,9 +48,13 @@ impl handler::Guest for Tour {
             let effects = counting::count(&message.agent)
                 .and_then(|_| files::append(body))
                 .and_then(|()| forwarding::forward(body));
-            if let Err(reason) = effects {
+            match effects {
+                Ok(()) => handing_over::add(body.len()),
                 // It comes again after a pause; later messages of this agent wait for it.
-                failures.push(Failure { offset: message.offset, action: FailureAction::Retry(None), reason });
+                Err(reason) => {
+                    let action = FailureAction::Retry(None);
+                    failures.push(Failure { offset: message.offset, action, reason });
+                }
             }
         }
         failures
@@ -64,7 +70,7 @@ impl lifecycle::Guest for Tour {
     }
 
     fn terminate() {
-        logging::say("leaving");
+        logging::say(&format!("leaving after {} bytes", handing_over::bytes()));
     }
 }
 
@@ -83,6 +89,16 @@ impl timer::Guest for Tour {
             Ok(total) => logging::say(&format!("{total} messages so far")),
             Err(reason) => logging::say(&reason),
         }
+    }
+}
+
+impl handover::Guest for Tour {
+    fn snapshot() -> SavedState {
+        handing_over::snapshot()
+    }
+
+    fn restore(old: SavedState) -> Result<(), String> {
+        handing_over::restore(old)
     }
 }
 

@@ -59,8 +59,13 @@ pub fn compiler() -> Compiler {
 
 /// The component of a fixture guest.
 pub fn guest(name: &str) -> PathBuf {
+    component(&format!("guest_{}", name.replace('-', "_")))
+}
+
+/// The component of a receiver that ships with Wharf.
+pub fn component(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../target/guests/wasm32-wasip2/release");
-    let path = folder.join(format!("guest_{}.wasm", name.replace('-', "_")));
+    let path = folder.join(format!("{name}.wasm"));
     assert!(path.exists(), "{} is missing: run `make guests` first", path.display());
     path
 }

@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use wharf_host::{Fault, Instance, MAX_SNAPSHOT_BYTES, Receiver, SavedState, TrapKind};
+use wharf_host::{
+    Fault, FolderGrant, Grants, Instance, KeyValueGrant, LiveOptions, MAX_SNAPSHOT_BYTES, Receiver,
+    ReceiverOptions, SavedState, TrapKind,
+};
+use wharf_state::KeyValue;
 
-use crate::fixtures::{Fixture, Log, batch, options, printed};
+use crate::fixtures::{Fixture, Log, batch, component, options, printed};
 
 /// For guests that copy megabytes, on a busy machine.
 const LONG: Duration = Duration::from_secs(20);
@@ -138,4 +142,33 @@ async fn a_format_is_a_short_line() {
         assert!(matches!(fault, Fault::Trap { kind: TrapKind::HostLimit, .. }), "{fault:?}");
         assert!(fault.to_string().contains(shown), "{fault}");
     }
+}
+
+#[tokio::test]
+async fn the_example_of_the_page_for_authors_hands_its_number_on() {
+    let log = Log::start();
+    let dir = tempfile::tempdir().unwrap();
+    let database = KeyValue::open(&dir.path().join("guests")).unwrap();
+    let fixture = Fixture::with(|options| options.keyvalue = Some(database));
+    let grants = Grants {
+        live: Some(LiveOptions::default()),
+        keyvalue: Some(KeyValueGrant { max_bytes: 1 << 20 }),
+        files: vec![FolderGrant { host: dir.path().into(), guest: "/out".into(), write: true }],
+        ..Grants::default()
+    };
+    let options =
+        ReceiverOptions { grants, deadline: LONG, ..ReceiverOptions::new("tour", component("tour")) };
+    let receiver = fixture.host.load(options).await.unwrap();
+    let mut old = receiver.instantiate().await.unwrap();
+    count(&mut old, 3).await;
+    let state = old.snapshot().await.unwrap().unwrap();
+    assert_eq!((state.format.as_str(), &state.payload[..]), ("tour/1", &6_u64.to_le_bytes()[..]));
+    let mut new = receiver.instantiate().await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(new.restore(&state).await.unwrap(), Ok(()));
+    }
+    let refused = new.restore(&saved("tour/2", "")).await.unwrap().unwrap_err();
+    assert!(refused.contains(r#""tour/2""#), "{refused}");
+    new.terminate().await.unwrap();
+    assert!(log.guest_lines().iter().any(|line| line.contains("leaving after 12 bytes")));
 }
