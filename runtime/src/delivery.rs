@@ -208,7 +208,8 @@ impl Prepared {
                 topics: topics.clone(),
             };
             prepared.controls.add(&settings.name, steered);
-            let status = Arc::new(Status::new(&settings, &receiver, topics, breaker.clone(), metrics));
+            let status =
+                Arc::new(Status::new(&settings, receiver.digest(), topics, breaker.clone(), metrics));
             for (index, lanes) in lanes_of_workers.into_iter().enumerate() {
                 let source = |(data_type, feed, progress): &(String, Feed, Arc<Progress>)| {
                     Source::new(data_type, feed, lanes, progress.clone(), settings.retry_pause)
@@ -221,7 +222,7 @@ impl Prepared {
                     breaker: breaker.clone(),
                     burials: Burials::new(
                         &settings,
-                        &receiver,
+                        receiver.digest(),
                         state.clone(),
                         keyvalue.cloned(),
                         status.clone(),
@@ -300,7 +301,7 @@ impl Delivery {
         let progress = self.progress.clone();
         move |topic| {
             let mapped = progress.iter().filter(|progress| progress.topic() == topic);
-            mapped.map(|progress| progress.lowest()).min()
+            mapped.map(|progress| progress.saved_lowest()).min()
         }
     }
 

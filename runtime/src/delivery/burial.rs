@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use wharf_host::Receiver;
 use wharf_log::{Lane, LaneSet};
 use wharf_state::{
     DeadLetter, DeadLetterLimits, Death, DeathKind, Gap, GapReason, KeyValue, MAX_BURIAL_BYTES, Persist,
@@ -88,17 +87,17 @@ pub struct Burials {
 }
 
 impl Burials {
-    /// For a worker of this receiver.
+    /// For a worker of this receiver, whose component has this digest.
     pub fn new(
         settings: &config::Receiver,
-        receiver: &Receiver,
+        digest: &str,
         state: State,
         keyvalue: Option<KeyValue>,
         status: Arc<Status>,
     ) -> Burials {
         Burials {
             receiver: settings.name.clone(),
-            digest: receiver.digest().to_owned(),
+            digest: digest.to_owned(),
             limits: DeadLetterLimits { count: settings.dead_letters, bytes: settings.dead_letter_bytes },
             state,
             keyvalue: keyvalue.filter(|_| settings.keyvalue),

@@ -1,4 +1,4 @@
-//! Cursors as deliveries move them, in memory, and the task that saves what has moved.
+//! Cursors as deliveries move them, in memory. The task that saves what has moved is `keeper`.
 //!
 //! A cursor is saved some milliseconds after it moved and without a sync of its own: what a crash redelivers in that
 //! window is ordinary redelivery.
@@ -6,10 +6,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tokio_util::sync::CancellationToken;
 use wharf_log::{Durability, Lane, LaneSet};
 use wharf_state::{Cursor, Cursors, KeyValue, Persist, State, StateError};
 
@@ -17,8 +15,11 @@ use super::waiting::WaitingAgents;
 use super::{DeliveryError, Feed};
 use crate::config::{self, Start};
 
+mod keeper;
 #[cfg(test)]
 mod tests;
+
+pub use keeper::Keeper;
 
 /// The cursors of one receiver in one topic, shared by the receiver's instances and the keeper.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub struct Progress {
     /// Messages below this offset may have been delivered before: by an earlier run, or before the cursors were set back.
     again_below: AtomicU64,
     moving: Mutex<Moving>,
+    /// The lowest of the cursors as they were last written.
+    saved_lowest: AtomicU64,
     /// Held from when cursors are copied until the copy is written, so that no older one is written after a newer one.
     saving: Mutex<()>,
 }
@@ -40,6 +43,13 @@ pub struct Progress {
 struct Moving {
     cursors: Cursors,
     changed: LaneSet,
+}
+
+/// What has moved since it was last saved.
+struct Changed {
+    cursors: Vec<(Lane, Cursor)>,
+    /// The lowest of all cursors.
+    lowest: u64,
 }
 
 impl Progress {
@@ -109,6 +119,7 @@ impl Progress {
             keeps_values: settings.keyvalue,
             volatile,
             again_below: AtomicU64::new(again_below),
+            saved_lowest: AtomicU64::new(cursors.min_next()),
             moving: Mutex::new(Moving { cursors, changed: LaneSet::EMPTY }),
             saving: Mutex::new(()),
         })
@@ -216,14 +227,15 @@ impl Progress {
         keyvalue: Option<&KeyValue>,
         persist: Persist,
     ) -> Result<(), StateError> {
-        let changed = self.take_changed();
+        let Changed { cursors: changed, lowest } = self.take_changed();
         let synced = match keyvalue.filter(|keyvalue| self.keeps_values && keyvalue.is_dirty()) {
             Some(keyvalue) => keyvalue.sync(),
             None => Ok(()),
         };
         let cursors = changed.iter().map(|(lane, cursor)| (*lane, cursor));
         let saved = synced.and_then(|()| state.save(&self.receiver, &self.topic, cursors, persist));
-        saved.inspect_err(|_| self.put_back(changed.iter().map(|(lane, _)| *lane)))
+        let saved = saved.inspect_err(|_| self.put_back(changed.iter().map(|(lane, _)| *lane)));
+        saved.inspect(|()| self.saved_lowest.store(lowest, Ordering::Release))
     }
 
     /// Moves the cursors to where an operator wants them. Whoever calls it holds [`writing`](Self::writing) and has saved them,
@@ -231,6 +243,7 @@ impl Progress {
     pub fn set(&self, cursors: Cursors) {
         let mut moving = self.lock();
         self.again_below.fetch_max(moving.cursors.end(), Ordering::Relaxed);
+        self.saved_lowest.store(cursors.min_next(), Ordering::Release);
         *moving = Moving { cursors, changed: LaneSet::EMPTY };
     }
 
@@ -264,6 +277,12 @@ impl Progress {
         self.lock().cursors.min_next()
     }
 
+    /// Where a crash would take the slowest lane back to. What is above is still needed, finished or not: if it were deleted, it
+    /// would be recorded after the crash as missed.
+    pub fn saved_lowest(&self) -> u64 {
+        self.saved_lowest.load(Ordering::Acquire)
+    }
+
     /// Whether a message may have been delivered before.
     pub fn is_repeated(&self, offset: u64) -> bool {
         offset < self.again_below.load(Ordering::Relaxed)
@@ -279,13 +298,15 @@ impl Progress {
         self.is_repeated(self.lowest())
     }
 
-    fn take_changed(&self) -> Vec<(Lane, Cursor)> {
+    fn take_changed(&self) -> Changed {
         let mut moving = self.lock();
         let changed = std::mem::take(&mut moving.changed);
+        let lowest = moving.cursors.min_next();
         if self.volatile {
-            return Vec::new();
+            return Changed { cursors: Vec::new(), lowest };
         }
-        changed.iter().map(|lane| (lane, moving.cursors.get(lane).clone())).collect()
+        let cursors = changed.iter().map(|lane| (lane, moving.cursors.get(lane).clone())).collect();
+        Changed { cursors, lowest }
     }
 
     fn put_back(&self, lanes: impl Iterator<Item = Lane>) {
@@ -298,110 +319,5 @@ impl Progress {
     fn lock(&self) -> MutexGuard<'_, Moving> {
         // Every change is a single step, so what a panicking thread left behind is whole.
         self.moving.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Saves what has moved, again and again.
-#[derive(Clone)]
-pub struct Keeper {
-    progress: Vec<Arc<Progress>>,
-    state: State,
-    /// What receivers keep, if one of them may.
-    keyvalue: Option<KeyValue>,
-    interval: Duration,
-    failing: bool,
-    /// Whether what receivers keep could not be synced last.
-    sync_failing: bool,
-}
-
-impl Keeper {
-    /// A keeper of these cursors.
-    pub fn new(
-        progress: Vec<Arc<Progress>>,
-        state: State,
-        keyvalue: Option<KeyValue>,
-        interval: Duration,
-    ) -> Keeper {
-        Keeper { progress, state, keyvalue, interval, failing: false, sync_failing: false }
-    }
-
-    /// Saves every interval until `stop`, then once more, durably. Says whether that last save took everything in.
-    pub async fn run(mut self, stop: CancellationToken) -> bool {
-        while tokio::time::timeout(self.interval, stop.cancelled()).await.is_err() {
-            self = self.save(Persist::Buffered).await;
-        }
-        let keeper = self.save(Persist::Sync).await;
-        !keeper.failing && !keeper.sync_failing
-    }
-
-    async fn save(self, persist: Persist) -> Keeper {
-        let mut keeper = self;
-        let mut again = keeper.clone();
-        let saving = tokio::task::spawn_blocking(move || {
-            keeper.save_all(persist);
-            keeper
-        });
-        saving.await.unwrap_or_else(|error| {
-            tracing::error!(%error, "saving cursors ended early");
-            again.failing = true;
-            again
-        })
-    }
-
-    fn save_all(&mut self, persist: Persist) {
-        let progress = self.progress.clone();
-        let _writing: Vec<_> = progress.iter().map(|progress| progress.writing()).collect();
-        // Before the sync: of what is finished during it, the values may not be among those that it makes durable.
-        let changed: Vec<_> =
-            progress.iter().map(|progress| (progress.clone(), progress.take_changed())).collect();
-        self.sync_values();
-        let mut failed = false;
-        for (progress, changed) in changed {
-            if changed.is_empty() {
-                continue;
-            }
-            if self.sync_failing && progress.keeps_values {
-                progress.put_back(changed.iter().map(|(lane, _)| *lane));
-                continue;
-            }
-            let cursors = changed.iter().map(|(lane, cursor)| (*lane, cursor));
-            if let Err(error) = self.state.save(&progress.receiver, &progress.topic, cursors, persist) {
-                progress.put_back(changed.iter().map(|(lane, _)| *lane));
-                // Said once, not ten times a second: nothing is lost while it lasts, only delivered again after a crash.
-                if !self.failing && !failed {
-                    let error: &dyn std::error::Error = &error;
-                    tracing::error!(
-                        error,
-                        "failed to save cursors; after a crash messages would be delivered again"
-                    );
-                }
-                failed = true;
-            }
-        }
-        if self.failing && !failed {
-            tracing::info!("cursors are saved again");
-        }
-        self.failing = failed;
-    }
-
-    /// Makes durable what receivers keep.
-    fn sync_values(&mut self) {
-        let Some(keyvalue) = self.keyvalue.as_ref().filter(|keyvalue| keyvalue.is_dirty()) else { return };
-        match keyvalue.sync() {
-            Ok(()) if self.sync_failing => {
-                self.sync_failing = false;
-                tracing::info!("the key-value store of receivers is synced again");
-            }
-            Ok(()) => {}
-            Err(error) if !self.sync_failing => {
-                self.sync_failing = true;
-                let error: &dyn std::error::Error = &error;
-                tracing::error!(
-                    error,
-                    "failed to sync the key-value store of receivers; the cursors of those that use it are not saved meanwhile"
-                );
-            }
-            Err(_) => {}
-        }
     }
 }

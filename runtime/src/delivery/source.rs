@@ -159,7 +159,7 @@ impl Source {
                     break;
                 }
             };
-            taken.portion.note_gaps(read.trimmed, read.lost);
+            taken.portion.note_gaps(read.trimmed, read.lost, 0);
             for mut entry in read.entries {
                 own(&mut entry);
                 // Only the last one read can be too large, and only when it would have come alone: it waits for its turn.
@@ -202,7 +202,8 @@ impl Source {
                     return Ok((portion, missing));
                 }
             };
-            portion.note_gaps(read.trimmed, read.lost);
+            // What lies before has been read once and need not be there any more.
+            portion.note_gaps(read.trimmed, read.lost, next);
             for mut entry in read.entries {
                 // What is not there any more is passed.
                 missing.extend(std::iter::from_fn(|| wanted.next_if(|wanted| *wanted < entry.offset)));
@@ -272,9 +273,12 @@ impl Source {
 }
 
 impl Portion {
-    fn note_gaps(&mut self, trimmed: Option<Range<u64>>, lost: Vec<Range<u64>>) {
-        self.gaps.extend(trimmed.map(|trimmed| (trimmed, GapReason::Trimmed)));
-        self.gaps.extend(lost.into_iter().map(|lost| (lost, GapReason::Damaged)));
+    /// Adds what a reader told to be gone, as far as it lies at `from` or above.
+    fn note_gaps(&mut self, trimmed: Option<Range<u64>>, lost: Vec<Range<u64>>, from: u64) {
+        let trimmed = trimmed.map(|trimmed| (trimmed, GapReason::Trimmed));
+        let gaps = trimmed.into_iter().chain(lost.into_iter().map(|lost| (lost, GapReason::Damaged)));
+        let above = gaps.map(|(offsets, reason)| (offsets.start.max(from)..offsets.end, reason));
+        self.gaps.extend(above.filter(|(offsets, _)| !offsets.is_empty()));
     }
 }
 

@@ -132,7 +132,7 @@ pub struct Status {
 impl Status {
     pub(super) fn new(
         settings: &config::Receiver,
-        receiver: &wharf_host::Receiver,
+        digest: &str,
         topics: Vec<(Topic, Arc<Progress>)>,
         breaker: Arc<Breaker>,
         metrics: &Metrics,
@@ -156,7 +156,7 @@ impl Status {
                 .unwrap_or(&settings.component)
                 .display()
                 .to_string(),
-            digest: receiver.digest().to_owned(),
+            digest: digest.to_owned(),
             types: settings.types.clone(),
             instances: settings.instances,
             handled: metrics.handled.get_or_create_owned(&label),

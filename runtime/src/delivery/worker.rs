@@ -4,7 +4,10 @@
 //! A worker does one thing at a time: it reads on, gives messages again whose time has come, redrives dead letters or ticks. It
 //! never ends before it is told to.
 
+mod callee;
 mod deliver;
+#[cfg(test)]
+mod model;
 mod redrive;
 
 use std::sync::Arc;
@@ -28,6 +31,7 @@ use super::source::{Bounds, Portion, Source};
 use super::status::{Status, Waits};
 use super::{Stopped, or_stop};
 use crate::config;
+use callee::Callee;
 
 /// The instance that owns this lane is the one that ticks.
 const TICKING_LANE: usize = 0;
@@ -51,7 +55,7 @@ pub struct Worker {
     stop: CancellationToken,
     /// Cancelled when the lanes are to be left, for a while or because the server stops.
     turn: CancellationToken,
-    caller: Caller,
+    caller: Callee,
     /// Whether the component wants to know of changes of presence.
     hears_presence: bool,
     /// When the component's `tick` is due, if this is the instance that ticks.
@@ -101,6 +105,13 @@ enum Next {
 impl Worker {
     /// A worker of these parts.
     pub fn new(receiver: Receiver, settings: &config::Receiver, parts: Parts) -> Worker {
+        let (status, breaker, turn) = (parts.status.clone(), parts.breaker.clone(), parts.halt.turn());
+        let hears_presence = receiver.hears_presence();
+        let caller = Caller::new(receiver, settings.retry_pause, status, breaker, turn);
+        Worker::calling(Callee::Component(Box::new(caller)), hears_presence, settings, parts)
+    }
+
+    fn calling(caller: Callee, hears_presence: bool, settings: &config::Receiver, parts: Parts) -> Worker {
         let Parts { index, lanes, sources, status, breaker, burials, redrives, halt, stop } = parts;
         let turn = halt.turn();
         Worker {
@@ -108,18 +119,12 @@ impl Worker {
             index,
             lanes,
             sources,
-            hears_presence: receiver.hears_presence(),
+            hears_presence,
             ticks: None,
             asked_first: 0,
             new_first: false,
             redrove: false,
-            caller: Caller::new(
-                receiver,
-                settings.retry_pause,
-                status.clone(),
-                breaker.clone(),
-                turn.clone(),
-            ),
+            caller,
             status,
             breaker,
             burials,

@@ -1,3 +1,7 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
 use wharf_log::{Log, TopicOptions};
 
 use super::*;
