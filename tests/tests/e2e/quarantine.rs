@@ -104,6 +104,37 @@ async fn a_receiver_whose_init_fails_is_quarantined() {
 }
 
 #[tokio::test]
+async fn a_receiver_is_tried_again_although_its_cursors_were_moved_while_it_was_probed() {
+    let config = Config::new()
+        .receiver("hostile", &files::guest("hostile"), &["metrics"])
+        .set("receivers.hostile.config.mode", "init-loop")
+        .set("receivers.hostile.live", true)
+        .set("receivers.hostile.keyvalue", true)
+        // Its instance is being made nearly all the time.
+        .set("receivers.hostile.deadline", "500ms")
+        .set("receivers.hostile.retry-pause", "1ms")
+        .set("receivers.hostile.quarantine-failures", 1)
+        .set("receivers.hostile.quarantine-pause", "1ms")
+        .set("receivers.hostile.quarantine-longest", "1ms");
+    let site = Site::new(config);
+    let server = site.start().await;
+    send(&server, json!({})).await;
+    let failed = async || server.receiver("hostile").await["failed"].as_u64().unwrap();
+    for _ in 0..3 {
+        let before = failed().await;
+        eventually("another probe", async || (failed().await > before + 1).then_some(())).await;
+        for command in
+            [&["pause", "hostile"][..], &["seek", "hostile", "--to", "oldest"], &["resume", "hostile"]]
+        {
+            let finished = operate(&site, &server, command).await;
+            assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+        }
+    }
+    let before = failed().await;
+    eventually("another probe", async || (failed().await > before + 1).then_some(())).await;
+}
+
+#[tokio::test]
 async fn a_paused_receiver_is_not_called_until_it_is_resumed_also_after_a_restart() {
     let site = Site::new(Config::new().receiver("recorder", &files::guest("recorder"), &["metrics"]));
     let server = site.start().await;
