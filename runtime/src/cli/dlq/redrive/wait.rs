@@ -9,7 +9,7 @@ use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::admin::Server;
-use crate::cli::dlq::{Page, Selection, page, print};
+use crate::cli::dlq::{Damaged, Page, Selection, page, print};
 use crate::cli::progress;
 use crate::cli::table::printable;
 
@@ -110,7 +110,14 @@ impl Pending {
                 there.insert(letter.id);
                 self.see(&letter, ended, &mut told);
             }
-            there.extend(page.damaged.into_iter().map(|damaged| damaged.id));
+            for Damaged { id, .. } in page.damaged {
+                there.insert(id);
+                // It was whole when it was queued, and can't be given to anybody now.
+                if self.0.remove(&id).is_some() {
+                    ended.not_redriven.push(id);
+                    told.push_str(&format!("{id}: not redriven\n"));
+                }
+            }
         }
         let gone: Vec<u64> = self.0.keys().copied().filter(|id| !there.contains(id)).collect();
         for id in gone {
