@@ -147,7 +147,7 @@ pub struct Limits {
     pub max_unanswered: usize,
     /// Bytes of those frames, and of what is kept for their answers; one frame is always taken. Default: 16 MiB, two of the largest frames.
     pub max_unanswered_bytes: u64,
-    /// Bytes of all frames and bodies above 8 KiB that are arriving or being decoded. Further ones are not read until there is
+    /// Bytes of all frames and bodies above 8 KiB that are arriving or being decoded. What comes beyond is not read until there is
     /// room. Default: 256 MiB, 32 of the largest.
     pub max_arriving_bytes: u64,
     /// How long a WebSocket message may take from its first byte to its last, and how long a client may take to accept what

@@ -1,6 +1,7 @@
 //! What speaks with agents and browsers. Each frontend turns a protocol into calls of the router and answers into that
 //! protocol; none knows a receiver's messages, cursors or instances.
 
+pub mod body;
 pub mod guard;
 pub mod listener;
 pub mod pages;

@@ -206,7 +206,10 @@ async fn serve(
     let topics = feeds.values().map(|feed| feed.topic.clone()).collect();
     let backups = Backups::new(data_dir.clone(), topics, state.clone(), keyvalue.clone(), shutdown.clone());
     let sockets = TaskTracker::new();
-    let room = Room::new(usize_of(config.limits.max_arriving_bytes), metrics.arriving_bytes.clone());
+    let bodies = config.receivers.iter().map(|receiver| receiver.http_body);
+    let largest = bodies.fold(config.limits.max_frame, u64::max);
+    let arriving = usize_of(config.limits.max_arriving_bytes);
+    let room = Room::new(arriving, usize_of(largest), metrics.arriving_bytes.clone());
     let gates = feeds.iter().map(|(name, feed)| (name.clone(), feed.gate.clone())).collect();
     let frontend = Arc::new(Frontend {
         router: Arc::new(Router::new(

@@ -68,6 +68,13 @@ impl Raw {
         Response { status, head, body: self.buffered.drain(..length).collect() }
     }
 
+    /// Waits until the server has said this.
+    pub async fn hear(&mut self, text: &str) {
+        while !String::from_utf8_lossy(&self.buffered).contains(text) {
+            assert!(self.read().await > 0, "the connection ended without {text:?}");
+        }
+    }
+
     /// Waits until the server closes the connection, and gives what it said before.
     pub async fn closed(self) -> String {
         String::from_utf8_lossy(&self.ended().await).into_owned()

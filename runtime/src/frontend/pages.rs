@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router as Routes;
-use axum::body::Body;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{Path, Request, State};
 use axum::response::{Html, IntoResponse, Redirect, Response};
@@ -17,15 +16,14 @@ use axum::routing::{any, get};
 use futures_util::{SinkExt, StreamExt};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wharf_host::{LiveSubscription, PageError, Receiver};
 
-use crate::frontend::rest::{NoRoom, longest, take_room};
-use crate::frontend::room::Room;
+use crate::frontend::body::{self, Body, BodyError};
+use crate::frontend::room::{Room, Taken};
 use crate::telemetry::{Metrics, ReceiverLabel, TimeoutLabel};
 
 /// What a page may do in a browser: load from and connect to where it came from, nothing else, and be framed by nobody.
@@ -136,13 +134,8 @@ async fn page(State(pages): State<Arc<Pages>>, request: Request) -> Response {
     let Some(page) = pages.receivers.get(&name).filter(|page| page.receiver.serves_pages()) else {
         return no_such_page(&name);
     };
-    let longest = longest(request.body(), page.max_body);
-    // Kept until the guest has answered: the body is its until then.
-    let _room = match take_room(&pages.room, longest, pages.request_timeout).await {
-        Ok(room) => room,
-        Err(NoRoom) => return busy("the server"),
-    };
-    let request = match for_guest(request, page.max_body, pages.request_timeout).await {
+    // The room is kept until the guest has answered: the body is its until then.
+    let (request, _room) = match for_guest(request, page.max_body, &pages.room, pages.request_timeout).await {
         Ok(request) => request,
         Err(response) => return response,
     };
@@ -162,8 +155,9 @@ async fn page(State(pages): State<Arc<Pages>>, request: Request) -> Response {
 async fn for_guest(
     request: Request,
     max_body: usize,
+    room: &Room,
     wait: Duration,
-) -> Result<http::Request<bytes::Bytes>, Response> {
+) -> Result<(http::Request<bytes::Bytes>, Taken), Response> {
     let (mut parts, body) = request.into_parts();
     if parts.method == Method::CONNECT || parts.method == Method::TRACE {
         return Err(plain(StatusCode::METHOD_NOT_ALLOWED, "this method is not passed on to pages"));
@@ -172,16 +166,17 @@ async fn for_guest(
     for name in &KEPT_FROM_GUESTS {
         parts.headers.remove(name);
     }
-    let body = match timeout(wait, Limited::new(body, max_body).collect()).await {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+    let body = body::read(body, max_body, room, wait).await;
+    let Body { bytes, room } = body.map_err(|error| match error {
+        BodyError::TooLarge => {
             let message = format!("found a body above the bound of {max_body} bytes");
-            return Err(plain(StatusCode::PAYLOAD_TOO_LARGE, &message));
+            plain(StatusCode::PAYLOAD_TOO_LARGE, &message)
         }
-        Ok(Err(_)) => return Err(plain(StatusCode::BAD_REQUEST, "failed to read the body")),
-        Err(_) => return Err(plain(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
-    };
-    Ok(http::Request::from_parts(parts, body))
+        BodyError::Slow => plain(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"),
+        BodyError::NoRoom => busy("the server"),
+        BodyError::Broken(_) => plain(StatusCode::BAD_REQUEST, "failed to read the body"),
+    })?;
+    Ok((http::Request::from_parts(parts, bytes), room))
 }
 
 /// Removes the headers that `Connection` lists: they are of this connection and not of the message (RFC 9110, 7.6.1).
@@ -204,7 +199,7 @@ fn for_browser(response: http::Response<bytes::Bytes>) -> Response {
     for name in &KEPT_FROM_BROWSERS {
         parts.headers.remove(name);
     }
-    Response::from_parts(parts, Body::from(body))
+    Response::from_parts(parts, axum::body::Body::from(body))
 }
 
 /// Adds what protects the browser, over what a guest may have said.
@@ -315,6 +310,10 @@ async fn feed(socket: WebSocket, mut updates: LiveSubscription, pages: &Pages) {
 mod tests {
     use super::*;
 
+    fn room() -> Room {
+        Room::new(0, 0, Default::default())
+    }
+
     #[test]
     fn an_answer_of_a_guest_loses_its_cookies_and_gets_our_policy() {
         let from_guest = http::Response::builder()
@@ -338,9 +337,9 @@ mod tests {
             .header(header::CONNECTION, "close, X-Of-This-Connection")
             .header("x-of-this-connection", "1")
             .header("x-other", "kept")
-            .body(Body::from("hello"))
+            .body("hello".into())
             .unwrap();
-        let request = for_guest(request, 5, Duration::from_secs(5)).await.unwrap();
+        let (request, _) = for_guest(request, 5, &room(), Duration::from_secs(5)).await.unwrap();
         assert_eq!(request.headers().len(), 1);
         assert_eq!(request.headers()["x-other"], "kept");
         assert_eq!(request.body(), "hello");
@@ -348,8 +347,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_above_the_bound_is_refused() {
-        let request = Request::builder().body(Body::from("hello")).unwrap();
-        let response = for_guest(request, 4, Duration::from_secs(5)).await.unwrap_err();
+        let request = Request::builder().body("hello".into()).unwrap();
+        let response = for_guest(request, 4, &room(), Duration::from_secs(5)).await.unwrap_err();
         assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
     }
 }

@@ -3,22 +3,18 @@
 //! The request's content type says how the body is encoded, its `accept` header how the answer is.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::Router as Routes;
-use axum::body::HttpBody;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
-use tokio::time::timeout;
-use wharf_protocol::{Answer, CallKind, Code, Encoding, Refusal, decode_body};
+use wharf_protocol::{Answer, CallKind, Code, Encoding, Frame, Refusal, decode_body};
 
 use crate::frontend::Frontend;
-use crate::frontend::room::{FREE_BYTES, Room, Taken};
+use crate::frontend::body::{self, Body, BodyError};
 use crate::frontend::unanswered::Unanswered;
 use crate::presence::clock::Connection;
 use crate::router::RETRY_AFTER_MS;
@@ -59,9 +55,9 @@ async fn unknown_call(State(frontend): State<Arc<Frontend>>, request: Request) -
 async fn call(frontend: &Frontend, kind: CallKind, request: Request) -> Response {
     let encoding = accepted_encoding(request.headers());
     let answer = match read(frontend, kind, request).await {
-        Ok(Body { frame, bytes, room }) => {
+        Ok((frame, Body { bytes, room })) => {
             let mut unanswered = Unanswered::new(frontend.metrics.unanswered_bytes.clone());
-            unanswered.add(bytes);
+            unanswered.add(bytes.len());
             // Its clock stands still until the answer is there, and runs for good from then on.
             let connection = Connection::new(Instant::now());
             let submitted = frontend.router.submit(frame, &connection).await;
@@ -74,55 +70,21 @@ async fn call(frontend: &Frontend, kind: CallKind, request: Request) -> Response
     respond(encoding, answer)
 }
 
-/// A decoded body.
-struct Body {
-    frame: wharf_protocol::Frame,
-    bytes: usize,
-    room: Option<Taken>,
-}
-
-async fn read(frontend: &Frontend, kind: CallKind, request: Request) -> Result<Body, Refusal> {
+/// The calls in a body, which share its bytes.
+async fn read(frontend: &Frontend, kind: CallKind, request: Request) -> Result<(Frame, Body), Refusal> {
     let encoding = content_encoding(request.headers())?;
-    let body = request.into_body();
-    let longest = longest(&body, frontend.max_frame);
-    let room = take_room(&frontend.room, longest, frontend.request_timeout).await;
-    let room = room.map_err(|NoRoom| Refusal::overloaded(RETRY_AFTER_MS))?;
-    let bytes = read_body(body, frontend).await?;
-    let frame = decode_body(kind, encoding, &bytes, &frontend.limits)?;
-    Ok(Body { frame, bytes: bytes.len(), room })
-}
-
-/// There was no room for a body in time.
-#[derive(Debug)]
-pub struct NoRoom;
-
-/// Waits for the room that a body of this many bytes needs. None of it has to be read for that.
-pub async fn take_room(room: &Room, bytes: usize, wait: Duration) -> Result<Option<Taken>, NoRoom> {
-    if bytes <= FREE_BYTES {
-        return Ok(None);
-    }
-    timeout(wait, room.take(bytes)).await.map_err(|_| NoRoom)
-}
-
-/// The length of a body, or the longest that it may have if it does not say.
-pub fn longest(body: &axum::body::Body, max_body: usize) -> usize {
-    let length = body.size_hint().exact().and_then(|length| usize::try_from(length).ok());
-    length.unwrap_or(max_body).min(max_body)
-}
-
-async fn read_body(body: axum::body::Body, frontend: &Frontend) -> Result<Bytes, Refusal> {
-    match timeout(frontend.request_timeout, Limited::new(body, frontend.max_frame).collect()).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            let message = format!("found a body above the bound of {} bytes", frontend.max_frame);
-            Err(Refusal::too_large(message))
+    let (max_bytes, wait) = (frontend.max_frame, frontend.request_timeout);
+    let body = body::read(request.into_body(), max_bytes, &frontend.room, wait).await;
+    let body = body.map_err(|error| match error {
+        BodyError::TooLarge => {
+            Refusal::too_large(format!("found a body above the bound of {max_bytes} bytes"))
         }
-        Ok(Err(error)) => Err(Refusal::bad_frame(format!("failed to read the body: {error}"))),
-        Err(_) => {
-            let message = format!("the body did not arrive within {:?}", frontend.request_timeout);
-            Err(Refusal::bad_frame(message))
-        }
-    }
+        BodyError::Slow => Refusal::bad_frame(format!("the body did not arrive within {wait:?}")),
+        BodyError::NoRoom => Refusal::overloaded(RETRY_AFTER_MS),
+        BodyError::Broken(error) => Refusal::bad_frame(format!("failed to read the body: {error}")),
+    })?;
+    let frame = decode_body(kind, encoding, &body.bytes, &frontend.limits)?;
+    Ok((frame, body))
 }
 
 fn content_encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {

@@ -1,6 +1,9 @@
 //! Room in memory for frames and bodies while they arrive, over all connections. A connection may hold a little without
-//! asking; what is larger asks for its room before it is read, so that many large frames at a time wait for each other in the
-//! sockets and not in memory.
+//! asking; what becomes larger takes room as it comes, before more of it is read, so that many large frames at a time wait for
+//! each other in the sockets and not in memory.
+//!
+//! Nobody takes room for bytes that are merely announced. So everybody may hold some and wait for more; they do not wait for each
+//! other for ever, because the room for one of the largest is set aside: who gets that needs no more, and comes to its end.
 
 use std::sync::Arc;
 
@@ -16,7 +19,8 @@ const PIECE_BYTES: usize = 1024;
 #[derive(Clone, Debug)]
 pub struct Room {
     pieces: Arc<Semaphore>,
-    all: u32,
+    /// One permit: for what is set aside.
+    aside: Arc<Semaphore>,
     taken: Gauge,
 }
 
@@ -24,38 +28,76 @@ pub struct Room {
 #[derive(Debug)]
 #[must_use = "room that is dropped is given back"]
 pub struct Taken {
-    _pieces: OwnedSemaphorePermit,
-    bytes: i64,
+    pieces: Option<OwnedSemaphorePermit>,
+    aside: Option<OwnedSemaphorePermit>,
+    bytes: usize,
     taken: Gauge,
 }
 
 impl Room {
-    /// Room for this many bytes; `taken` shows how many of them are given out.
-    pub fn new(bytes: usize, taken: Gauge) -> Room {
-        let all = pieces(bytes);
-        Room { pieces: Arc::new(Semaphore::new(usize::try_from(all).unwrap_or(usize::MAX))), all, taken }
+    /// Room for this many bytes, of which `largest`, the bytes of the largest frame or body, are set aside. `taken` shows how many
+    /// of them are given out.
+    pub fn new(bytes: usize, largest: usize, taken: Gauge) -> Room {
+        let shared = pieces(bytes.saturating_sub(largest));
+        let pieces = Arc::new(Semaphore::new(usize::try_from(shared).unwrap_or(Semaphore::MAX_PERMITS)));
+        Room { pieces, aside: Arc::new(Semaphore::new(1)), taken }
     }
 
-    /// Waits for room for that many bytes, in turn. What is larger than all of it gets all of it, alone. Nobody may hold some
-    /// while it waits for more.
-    pub async fn take(&self, bytes: usize) -> Option<Taken> {
-        let pieces = self.pieces.clone().acquire_many_owned(pieces(bytes).min(self.all)).await;
-        // The semaphore is never closed.
-        let pieces = pieces.ok()?;
-        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        self.taken.inc_by(bytes);
-        Some(Taken { _pieces: pieces, bytes, taken: self.taken.clone() })
+    /// No room yet, to be grown.
+    pub fn none(&self) -> Taken {
+        Taken { pieces: None, aside: None, bytes: 0, taken: self.taken.clone() }
+    }
+
+    /// Waits until there is room for so many bytes in all, in turn.
+    pub async fn grow(&self, mut held: Taken, bytes: usize) -> Taken {
+        let more = pieces(bytes).saturating_sub(pieces(held.bytes));
+        if more > 0 && held.aside.is_none() {
+            // Neither is ever closed, so that neither fails.
+            tokio::select! {
+                biased;
+                Ok(more) = self.pieces.clone().acquire_many_owned(more) => match &mut held.pieces {
+                    Some(pieces) => pieces.merge(more),
+                    none => *none = Some(more),
+                },
+                Ok(aside) = self.aside.clone().acquire_owned() => held.aside = Some(aside),
+                else => {}
+            }
+        }
+        held.count(bytes);
+        held
+    }
+}
+
+impl Taken {
+    /// For how many bytes there is room.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn count(&mut self, bytes: usize) {
+        self.taken.inc_by(number(bytes).saturating_sub(number(self.bytes)));
+        self.bytes = bytes;
     }
 }
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        self.taken.dec_by(self.bytes);
+        self.count(0);
     }
 }
 
+/// How much room to take when so many bytes are there and that is all there is room for: twice as much, so that it is asked for a
+/// few times only, but not more than there can be.
+pub fn next_step(arrived: usize, most: usize) -> usize {
+    arrived.saturating_mul(2).min(most)
+}
+
 fn pieces(bytes: usize) -> u32 {
-    u32::try_from(bytes.div_ceil(PIECE_BYTES)).unwrap_or(u32::MAX).max(1)
+    u32::try_from(bytes.div_ceil(PIECE_BYTES)).unwrap_or(u32::MAX)
+}
+
+fn number(bytes: usize) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -64,24 +106,56 @@ mod tests {
 
     use super::*;
 
+    const KIB: usize = 1024;
+
     #[test]
     fn room_is_given_in_turn_and_given_back() {
         let gauge = Gauge::default();
-        let room = Room::new(10 * 1024, gauge.clone());
-        let first = room.take(8 * 1024).now_or_never().flatten().unwrap();
-        assert_eq!(gauge.get(), 8 * 1024);
-        // It is larger than what is left, and than what there is.
-        let mut second = Box::pin(room.take(1 << 40));
-        assert!((&mut second).now_or_never().is_none());
-        let mut third = Box::pin(room.take(1));
-        assert!((&mut third).now_or_never().is_none(), "it is not its turn");
-        drop(first);
-        let second = (&mut second).now_or_never().flatten().unwrap();
+        let room = Room::new(12 * KIB, 2 * KIB, gauge.clone());
+        let grow = |held, bytes| Box::pin(room.grow(held, bytes));
+        let first = grow(room.none(), 4 * KIB).now_or_never().unwrap();
+        let first = grow(first, 8 * KIB).now_or_never().unwrap();
+        assert_eq!((first.bytes(), gauge.get()), (8 * KIB, 8 * 1024));
+        // What was set aside.
+        let second = grow(room.none(), 4 * KIB).now_or_never().unwrap();
+        let mut third = grow(room.none(), 4 * KIB);
         assert!((&mut third).now_or_never().is_none());
-        drop(second);
-        let third = (&mut third).now_or_never().flatten().unwrap();
+        let mut fourth = grow(room.none(), 1);
+        assert!((&mut fourth).now_or_never().is_none(), "it is not its turn");
+        drop(first);
+        let third = (&mut third).now_or_never().unwrap();
+        let fourth = (&mut fourth).now_or_never().unwrap();
+        drop((second, third));
         assert_eq!(gauge.get(), 1);
-        drop(third);
+        drop(fourth);
         assert_eq!(gauge.get(), 0);
+        assert!(grow(room.none(), 10 * KIB).now_or_never().is_some());
+    }
+
+    #[test]
+    fn those_that_wait_for_more_do_not_wait_for_each_other() {
+        for shared in [0, 8, 20] {
+            let room = Room::new((shared + 8) * KIB, 8 * KIB, Gauge::default());
+            let mut waiting: Vec<_> = (0..10).map(|_| Box::pin(room.grow(room.none(), 2 * KIB))).collect();
+            let mut whole = 0;
+            let mut is_stuck = false;
+            while !std::mem::replace(&mut is_stuck, true) {
+                for _ in 0..waiting.len() {
+                    let mut one = waiting.remove(0);
+                    let Some(taken) = (&mut one).now_or_never() else {
+                        waiting.push(one);
+                        continue;
+                    };
+                    is_stuck = false;
+                    if taken.bytes() == 8 * KIB {
+                        whole += 1;
+                    } else {
+                        let more = next_step(taken.bytes(), 8 * KIB);
+                        waiting.push(Box::pin(room.grow(taken, more)));
+                    }
+                }
+            }
+            assert_eq!(whole, 10, "with {shared} KiB to be shared");
+        }
     }
 }

@@ -76,7 +76,7 @@ struct Connection {
     owed: FuturesOrdered<BoxFuture<'static, Written>>,
     unanswered: Unanswered,
     /// Room that a large frame waits for. Until it comes, nothing is read.
-    room: Option<BoxFuture<'static, Option<Taken>>>,
+    room: Option<BoxFuture<'static, Taken>>,
     /// Presence's clock runs while the connection is read.
     clock: clock::Connection,
     begun: Option<Begun>,
@@ -138,7 +138,11 @@ impl Connection {
                 biased;
                 Some(answer) = self.owed.next() => self.write(answer).await,
                 () = grace.as_mut() => Err(Some(Closing { code: CloseCode::Away, reason: "the server is stopping" })),
-                room = wait_for(&mut self.room), if self.room.is_some() => self.take_room(room),
+                room = wait_for(&mut self.room), if self.room.is_some() => {
+                    self.room = None;
+                    self.socket.give_room(room);
+                    Ok(())
+                }
                 () = wait_for(&mut self.look), if reads && self.look.is_some() => self.look_at_begun(),
                 incoming = self.socket.next(), if reads => self.read(incoming).await,
             };
@@ -168,19 +172,14 @@ impl Connection {
                 Message::Pong(_) | Message::Frame(_) => {}
             },
             Some(Ok(Incoming::Begun)) => {}
-            Some(Ok(Incoming::Large(bytes))) => {
+            Some(Ok(Incoming::Large(bytes, held))) => {
                 let room = self.frontend.room.clone();
-                self.room = Some(async move { room.take(bytes).await }.boxed());
+                let held = held.unwrap_or_else(|| room.none());
+                self.room = Some(async move { room.grow(held, bytes).await }.boxed());
             }
             Some(Err(error)) => return Err(self.refuse_unreadable(error)),
             None => return Err(None),
         }
-        Ok(())
-    }
-
-    fn take_room(&mut self, room: Option<Taken>) -> Result<(), Option<Closing>> {
-        self.room = None;
-        self.socket.give_room(room.ok_or(None)?);
         Ok(())
     }
 

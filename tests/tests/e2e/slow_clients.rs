@@ -15,6 +15,7 @@ const ARRIVING: &str = "wharf_arriving_bytes";
 
 const TEXT: u8 = 1;
 const CONTINUATION: u8 = 0;
+const CLOSE: u8 = 8;
 const PING: u8 = 9;
 const LAST: u8 = 0x80;
 
@@ -88,7 +89,7 @@ async fn a_frame_that_does_not_end_is_not_waited_for() {
     assert_eq!(idle.call(Encoding::Json, &ping("a")).await, success());
     let mut never_used = never_used;
     never_used.write(message(&ping("a"))).await;
-    never_used.write(frame(LAST | 8, b"")).await;
+    never_used.write(frame(LAST | CLOSE, b"")).await;
     assert!(never_used.closed().await.contains("success"));
 }
 
@@ -111,6 +112,34 @@ async fn a_frame_that_comes_byte_by_byte_is_not_waited_for() {
             .await;
         assert_closed_for_its_frame(&said);
     }
+}
+
+#[tokio::test]
+async fn what_can_only_be_too_large_is_refused_before_it_is_read() {
+    let server = Site::new(Config::new().set("limits.max-frame", "64KiB")).start().await;
+    let fragment = 40 * 1024;
+    for (begun, code) in [
+        // Control frames are small, and take no room.
+        (head(LAST | PING, 126), 1002_u16),
+        (head(LAST | PING, 64 * 1024), 1002),
+        (head(LAST | CLOSE, 64 * 1024), 1002),
+        ([frame(TEXT, b"{"), head(LAST | PING, 64 * 1024)].concat(), 1002),
+        (head(LAST | TEXT, 64 * 1024 + 1), 1009),
+        (head(LAST | TEXT, usize::MAX), 1009),
+        (head(LAST | PING, usize::MAX), 1009),
+        ([frame(TEXT, &vec![b' '; fragment]), head(CONTINUATION, fragment)].concat(), 1009),
+    ] {
+        let mut raw = Raw::websocket(server.agents).await;
+        raw.write(&begun).await;
+        let said = raw.ended().await;
+        let closed = |code: u16| {
+            let code = code.to_be_bytes();
+            said.windows(4).any(|said| said[0] == 0x88 && said[2..] == code)
+        };
+        assert!(closed(code), "{:x?}: {:?}", &begun[..2], String::from_utf8_lossy(&said));
+    }
+    let metrics = server.metrics().await;
+    assert_eq!((metrics.get(FRAMES_TIMED_OUT), metrics.get(ARRIVING)), (0.0, 0.0));
 }
 
 #[tokio::test]
@@ -175,9 +204,9 @@ async fn large_frames_wait_for_room_and_small_ones_do_not() {
         .set("limits.max-arriving-bytes", "64KiB")
         .set("limits.frame-timeout", "1s");
     let server = Site::new(config).start().await;
-    // It takes all the room there is, and so does the next, which has to wait for the first one's end.
+    // It takes all the room there is, and the next has to wait for the first one's end.
     let mut first = Raw::websocket(server.agents).await;
-    first.write(head(LAST | TEXT, 64 * 1024)).await;
+    first.write([head(LAST | TEXT, 64 * 1024), vec![b' '; 40_000]].concat()).await;
     eventually_number(&server, ARRIVING, 65_536.0).await;
     let mut second = Raw::websocket(server.agents).await;
     second.write(frame(TEXT, &[b' '; 9_000])).await;
@@ -198,6 +227,59 @@ async fn large_frames_wait_for_room_and_small_ones_do_not() {
     // It has waited for longer than a frame may take, but was not being read.
     assert_eq!(waiting.answer().await, (Encoding::Json, success()));
     assert_eq!(posted.status, 200, "{}", posted.text());
+    eventually_number(&server, ARRIVING, 0.0).await;
+}
+
+#[tokio::test]
+async fn what_is_only_announced_takes_no_room() {
+    const LARGEST: usize = 1024 * 1024;
+    let config = Config::new()
+        .set("limits.max-frame", "1MiB")
+        .set("limits.max-arriving-bytes", "2MiB")
+        .set("limits.request-timeout", "1h")
+        .set("limits.frame-timeout", "1h");
+    let server = Site::new(config).start().await;
+    let host = server.agents;
+    let post = format!("POST /data HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n");
+    let mut connections = Vec::new();
+    for _ in 0..20 {
+        let mut raw = Raw::websocket(host).await;
+        raw.write([head(LAST | TEXT, LARGEST), vec![b' '; 8_000]].concat()).await;
+        connections.push(raw);
+        let mut raw = Raw::websocket(host).await;
+        raw.write([frame(TEXT, &[b' '; 8_000]), head(CONTINUATION, LARGEST - 8_000)].concat()).await;
+        connections.push(raw);
+        for length in [format!("Content-Length: {LARGEST}"), "Transfer-Encoding: chunked".to_owned()] {
+            let mut raw = Raw::connect(host).await;
+            raw.write(format!("{post}{length}\r\n\r\n")).await;
+            connections.push(raw);
+        }
+    }
+    let large = large("a", LARGEST - 1_000);
+    let mut agent = Agent::connect(host).await;
+    for encoding in Encoding::ALL {
+        assert_eq!(agent.call(encoding, &large).await, success());
+        assert_eq!(Rest::new(host).call("/data", encoding, &large).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn large_frames_that_come_in_turns_do_not_wait_for_each_other() {
+    let config = Config::new().set("limits.max-frame", "64KiB").set("limits.max-arriving-bytes", "160KiB");
+    let server = Site::new(config).start().await;
+    let bytes = message(&large("a", 60_000));
+    let mut connections = Vec::new();
+    for _ in 0..20 {
+        connections.push(Raw::websocket(server.agents).await);
+    }
+    for part in bytes.chunks(10_000) {
+        for raw in &mut connections {
+            raw.write(part).await;
+        }
+    }
+    for raw in &mut connections {
+        raw.hear("success").await;
+    }
     eventually_number(&server, ARRIVING, 0.0).await;
 }
 

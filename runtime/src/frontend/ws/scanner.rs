@@ -3,6 +3,8 @@
 
 /// The longest header of a frame: two bytes, a length of eight, a mask of four (RFC 6455, 5.2).
 const MAX_HEADER: usize = 14;
+/// The longest payload of a control frame (RFC 6455, 5.5).
+const MAX_CONTROL_PAYLOAD: u64 = 125;
 
 /// Where a client is in what it sends.
 #[derive(Debug, Default)]
@@ -14,8 +16,9 @@ pub struct Scanner {
     payload_left: u64,
     /// The current frame, once its header is complete.
     frame: Option<Frame>,
-    /// Bytes of the current message that its frames have announced so far.
+    /// Bytes of the current message that its frames have announced so far, and those of them that have come.
     announced: u64,
+    arrived: u64,
     /// A message of several frames has begun.
     fragmented: bool,
     /// Messages that have ended, and control frames between messages.
@@ -26,6 +29,7 @@ pub struct Scanner {
 struct Frame {
     is_last: bool,
     is_control: bool,
+    payload: u64,
 }
 
 /// A message that has begun, as far as it is known.
@@ -33,6 +37,8 @@ struct Frame {
 pub struct Announced {
     /// Bytes that its frames have announced so far.
     pub bytes: u64,
+    /// Those of them that have come.
+    pub arrived: u64,
     /// No further frame will come.
     pub whole: bool,
 }
@@ -41,9 +47,12 @@ impl Scanner {
     /// Takes in what came next.
     pub fn scan(&mut self, mut bytes: &[u8]) {
         loop {
-            if self.frame.is_some() {
+            if let Some(frame) = self.frame {
                 let here = self.payload_left.min(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
                 self.payload_left = self.payload_left.saturating_sub(here);
+                if !frame.is_control {
+                    self.arrived = self.arrived.saturating_add(here);
+                }
                 bytes = usize::try_from(here).ok().and_then(|here| bytes.get(here..)).unwrap_or_default();
                 if self.payload_left > 0 {
                     return;
@@ -70,7 +79,12 @@ impl Scanner {
     /// What is known of the message that has begun and not ended.
     pub fn announced(&self) -> Announced {
         let whole = self.frame.is_some_and(|frame| frame.is_last && !frame.is_control);
-        Announced { bytes: self.announced, whole }
+        Announced { bytes: self.announced, arrived: self.arrived, whole }
+    }
+
+    /// Whether a control frame has begun that is larger than one may be. The library sees that only when it has read it.
+    pub fn is_control_too_large(&self) -> bool {
+        self.frame.is_some_and(|frame| frame.is_control && frame.payload > MAX_CONTROL_PAYLOAD)
     }
 
     /// Bytes of the current frame that have yet to come; of its header first, as far as its length is known.
@@ -103,7 +117,7 @@ impl Scanner {
             127 => u64::from_be_bytes([a, b, c, d, e, f, g, h]),
             length => u64::from(length),
         };
-        let frame = Frame { is_last: first & 0x80 != 0, is_control: first & 0x08 != 0 };
+        let frame = Frame { is_last: first & 0x80 != 0, is_control: first & 0x08 != 0, payload };
         if !frame.is_control {
             self.announced = self.announced.saturating_add(payload);
         }
@@ -117,7 +131,7 @@ impl Scanner {
         if !frame.is_control {
             self.fragmented = !frame.is_last;
             if frame.is_last {
-                self.announced = 0;
+                (self.announced, self.arrived) = (0, 0);
             }
         }
         if !self.fragmented {
@@ -153,8 +167,8 @@ mod tests {
         bytes
     }
 
-    fn announced(bytes: u64, whole: bool) -> Announced {
-        Announced { bytes, whole }
+    fn announced(bytes: u64, arrived: u64, whole: bool) -> Announced {
+        Announced { bytes, arrived, whole }
     }
 
     #[test]
@@ -189,17 +203,17 @@ mod tests {
         scanner.scan(&first[1..2]);
         assert_eq!(scanner.left_of_frame(), 4);
         scanner.scan(&first[2..8]);
-        assert_eq!((scanner.announced(), scanner.left_of_frame()), (announced(10, false), 8));
+        assert_eq!((scanner.announced(), scanner.left_of_frame()), (announced(10, 2, false), 8));
         scanner.scan(&first[8..]);
         assert_eq!(scanner.begun(), Some(0));
         // A control frame between its fragments is not its end.
         scanner.scan(&frame(LAST | PING, 3));
-        assert_eq!((scanner.begun(), scanner.announced()), (Some(0), announced(10, false)));
+        assert_eq!((scanner.begun(), scanner.announced()), (Some(0), announced(10, 10, false)));
         scanner.scan(&frame(CONTINUATION, 0));
         scanner.scan(&frame(LAST | CONTINUATION, 5)[..8]);
-        assert_eq!((scanner.begun(), scanner.announced()), (Some(0), announced(15, true)));
+        assert_eq!((scanner.begun(), scanner.announced()), (Some(0), announced(15, 12, true)));
         scanner.scan(&[0; 3]);
-        assert_eq!((scanner.begun(), scanner.announced()), (None, announced(0, false)));
+        assert_eq!((scanner.begun(), scanner.announced()), (None, announced(0, 0, false)));
         // Nor is a control frame between messages the beginning of one that lasts.
         let ping = frame(LAST | PING, 1);
         scanner.scan(&ping[..3]);

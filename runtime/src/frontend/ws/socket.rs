@@ -1,4 +1,4 @@
-//! A WebSocket whose memory is known: between messages it has its two small buffers, and a message that is larger than they
+//! A WebSocket whose memory is known: between messages it has its two small buffers, and a message that becomes larger than they
 //! are is read only into room that was taken for it, and its buffer goes with it.
 //!
 //! The protocol is the library's (`tungstenite`). This file moves the bytes, watching them, so that it knows when the
@@ -13,14 +13,15 @@ use bytes::Bytes;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame};
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use tokio_tungstenite::tungstenite::{Error, Message};
 use wharf_protocol::Encoding;
 
-use super::scanner::Scanner;
-use crate::frontend::room::{FREE_BYTES, Taken};
+use super::scanner::{Announced, Scanner};
+use crate::frontend::room::{FREE_BYTES, Taken, next_step};
 
 /// What is read from a socket at once. Small, because every idle agent keeps one: ten thousand take 80 MiB.
 const READ_BUFFER_BYTES: usize = FREE_BYTES;
@@ -51,8 +52,9 @@ pub enum Incoming {
     Message(Message, Option<Taken>),
     /// A message has begun whose end is not here yet: see [`Socket::begun`].
     Begun,
-    /// A message of so many bytes is arriving. Nothing more is read until [`Socket::give_room`].
-    Large(usize),
+    /// A large message is arriving that needs room for so many bytes in all, with the room that it has. Nothing more is read until
+    /// [`Socket::give_room`].
+    Large(usize, Option<Taken>),
 }
 
 impl Socket {
@@ -131,13 +133,17 @@ impl Socket {
             }
             Ok(message) => Poll::Ready(Some(Ok(Incoming::Message(message, None)))),
             Err(error) if would_block(&error) => {
+                if let Some(error) = too_large(&self.scanner, self.max_frame) {
+                    self.has_ended = true;
+                    return Poll::Ready(Some(Err(error)));
+                }
                 let begun = self.scanner.begun();
                 if begun.is_some() && begun != self.told {
                     self.told = begun;
                     return Poll::Ready(Some(Ok(Incoming::Begun)));
                 }
                 match missing_room(&self.scanner, self.room.as_ref(), self.max_frame) {
-                    Some(bytes) => Poll::Ready(Some(Ok(Incoming::Large(bytes)))),
+                    Some(bytes) => Poll::Ready(Some(Ok(Incoming::Large(bytes, self.room.take())))),
                     None => Poll::Pending,
                 }
             }
@@ -197,16 +203,46 @@ fn would_block(error: &Error) -> bool {
     matches!(error, Error::Io(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
-/// Room that has to be taken for the message that is arriving before more of it is read.
+/// What is wrong with what is arriving, if that can be known before it is there. The library would read it first.
+fn too_large(scanner: &Scanner, max_frame: usize) -> Option<Error> {
+    let size = usize::try_from(scanner.announced().bytes).unwrap_or(usize::MAX);
+    if scanner.is_control_too_large() {
+        Some(ProtocolError::ControlFrameTooBig.into())
+    } else if size > max_frame {
+        Some(CapacityError::MessageTooLong { size, max_size: max_frame }.into())
+    } else {
+        None
+    }
+}
+
+/// How many bytes of a message may be held.
+fn held(room: Option<&Taken>) -> usize {
+    room.map_or(FREE_BYTES, |room| room.bytes().max(FREE_BYTES))
+}
+
+/// Room that has to be there for the message that is arriving, before more of it is read.
 fn missing_room(scanner: &Scanner, room: Option<&Taken>, max_frame: usize) -> Option<usize> {
-    let announced = scanner.announced();
-    let bytes = usize::try_from(announced.bytes).unwrap_or(usize::MAX);
-    if room.is_some() || bytes <= FREE_BYTES {
+    let Announced { bytes, arrived, whole } = scanner.announced();
+    let [bytes, arrived] = [bytes, arrived].map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+    let held = held(room);
+    if bytes <= held || arrived < held {
         return None;
     }
-    // How large a message of several frames becomes is not known before its end, and room can't be added to. What is larger
-    // than the bound is refused by the library: one frame when its header is there, several when their sum is.
-    Some(if announced.whole { bytes.min(max_frame) } else { max_frame })
+    // How large a message of several frames becomes is not known before its end.
+    Some(next_step(arrived, if whole { bytes } else { max_frame }))
+}
+
+/// How much may be read at once: of a large message only as much as there is room for, and nothing beyond it, because what follows
+/// is not to be in its buffer.
+fn readable(scanner: &Scanner, room: Option<&Taken>) -> usize {
+    let Announced { bytes, arrived, .. } = scanner.announced();
+    let [bytes, arrived] = [bytes, arrived].map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+    if bytes <= FREE_BYTES {
+        return usize::MAX;
+    }
+    let left = scanner.left_of_frame();
+    // Headers, and control frames between its parts, are none of its bytes.
+    if arrived < bytes { left.min(held(room).saturating_sub(arrived)) } else { left }
 }
 
 /// The socket as the library wants it: it says `WouldBlock` and wakes the task later.
@@ -220,14 +256,12 @@ struct Io<'a, 'cx> {
 
 impl Read for Io<'_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if missing_room(self.scanner, self.room, self.max_frame).is_some() {
+        if too_large(self.scanner, self.max_frame).is_some()
+            || missing_room(self.scanner, self.room, self.max_frame).is_some()
+        {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        // Not beyond a message that has room: what follows it is not to be in its buffer.
-        let most = match self.room {
-            Some(_) => buffer.len().min(self.scanner.left_of_frame()),
-            None => buffer.len(),
-        };
+        let most = buffer.len().min(readable(self.scanner, self.room));
         let mut buffer = ReadBuf::new(buffer.get_mut(..most).unwrap_or_default());
         match Pin::new(&mut *self.stream).poll_read(self.cx, &mut buffer) {
             Poll::Ready(Ok(())) => {
