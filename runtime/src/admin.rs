@@ -73,6 +73,8 @@ pub fn routes(admin: Arc<Admin>) -> Routes {
         .merge(backup::routes())
         .merge(control::routes())
         .merge(dead_letters::routes())
+        .method_not_allowed_fallback(refused::no_such_method)
+        .fallback(refused::no_such_path)
         .with_state(admin)
 }
 

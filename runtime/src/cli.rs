@@ -31,6 +31,7 @@ use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::cli::table::printable;
 use crate::components::ComponentErrors;
 use crate::config::ConfigError;
 use crate::server::ServeError;
@@ -110,7 +111,7 @@ impl Command {
         let shutdown = shutdown_signal()?;
         match self {
             Command::Run(args) => run::run(args, shutdown).await,
-            Command::Check(args) => check::run(args).await,
+            Command::Check(args) => check::run(args, shutdown).await,
             Command::Inspect(args) => inspect::run(args, shutdown).await,
             Command::Doctor(args) => doctor::run(args, shutdown).await,
             Command::Status(args) => status::run(args, shutdown).await,
@@ -154,7 +155,9 @@ fn report(error: &anyhow::Error) -> ExitCode {
         || matches!(serve, Some(ServeError::Components(_)));
     // What comes straight from the library is a fragment; commands word their own errors whole.
     let failed = if config || serve.is_some() { "failed to " } else { "" };
+    // Paths and arguments may hold anything, and an error may quote them. Some have several lines.
+    let text: Vec<_> = format!("{error:#}").lines().map(printable).collect();
     // Nobody may be able to take it: the exit code says it too.
-    let _ = writeln!(std::io::stderr(), "wharf: {failed}{error:#}");
+    let _ = writeln!(std::io::stderr(), "wharf: {failed}{}", text.join("\n"));
     if config || error.is::<Usage>() { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
 }

@@ -9,7 +9,7 @@ use std::{
     future::poll_fn,
     pin::Pin,
     task::{Context, Poll, Waker},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -139,12 +139,6 @@ fn cause(error: tungstenite::Error) -> Cause {
 /// Whether the same call may be accepted later, without anyone changing it.
 pub fn is_transient(code: Code) -> bool {
     matches!(code, Code::Overloaded | Code::ShuttingDown)
-}
-
-/// The time of this host as `sent_at` gives it, unless the host believes to be before 1970.
-pub fn unix_milliseconds() -> Option<u64> {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
-    u64::try_from(since.as_millis()).ok()
 }
 
 fn describe(close: Option<&CloseFrame>) -> String {

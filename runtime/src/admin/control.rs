@@ -1,12 +1,15 @@
 //! What an operator does with a receiver: pause, resume, move its cursors.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::extract::rejection::{JsonRejection, PathRejection};
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{DefaultBodyLimit, FromRequest, Path, Request, State};
 use axum::routing::post;
 use axum::{Json, Router as Routes};
+use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 
 use super::Admin;
 use super::refused::Refused;
@@ -14,6 +17,9 @@ use crate::delivery::{ControlError, Controls, SeekTo, Sought};
 
 /// The largest order: a few names, and a command line of which 1 KiB is kept, all of which JSON may escape.
 const MAX_ORDER_BYTES: usize = 16 * 1024;
+
+/// How long an order may take to arrive. It is a packet or two: who takes longer has stopped sending.
+const ORDER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The routes of this part.
 pub fn routes() -> Routes<Arc<Admin>> {
@@ -119,9 +125,14 @@ struct GapReport {
 async fn seek(
     State(admin): State<Arc<Admin>>,
     receiver: Result<Path<String>, PathRejection>,
-    order: Result<Json<SeekOrder>, JsonRejection>,
+    request: Request,
 ) -> Result<Json<SeekReport>, Refused> {
-    let (Path(receiver), Json(order)) = (receiver?, order?);
+    let Path(receiver) = receiver?;
+    let order = timeout(ORDER_TIMEOUT, Json::<SeekOrder>::from_request(request, &())).await;
+    let Json(order) = order.map_err(|_| {
+        let error = format!("the body did not arrive within {ORDER_TIMEOUT:?}");
+        Refused::new(StatusCode::REQUEST_TIMEOUT, error)
+    })??;
     if order.who.trim().is_empty() || order.what.trim().is_empty() {
         return Err(Refused::unusable(
             "found nothing in `who` or `what`, expected who moves the cursors, and how",

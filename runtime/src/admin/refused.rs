@@ -1,6 +1,7 @@
 //! Answers that say no to an operator: JSON, with what was wrong.
 
 use axum::Json;
+use axum::extract::Request;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
@@ -8,6 +9,9 @@ use serde::Serialize;
 use wharf_state::StateError;
 
 use crate::delivery::ControlError;
+
+/// How much of a path is quoted, in characters.
+const MAX_QUOTED_PATH: usize = 100;
 
 /// What was asked for can't be done.
 #[derive(Debug)]
@@ -31,6 +35,18 @@ impl Refused {
     pub fn unusable(error: impl Into<String>) -> Refused {
         Refused { status: StatusCode::UNPROCESSABLE_ENTITY, error: error.into() }
     }
+}
+
+/// The answer for a path that there is not.
+pub async fn no_such_path(request: Request) -> Refused {
+    let path: String = request.uri().path().chars().take(MAX_QUOTED_PATH).collect();
+    Refused::new(StatusCode::NOT_FOUND, format!("found the path {path:?}, which means nothing here"))
+}
+
+/// The answer for a path that is not meant for this method.
+pub async fn no_such_method(request: Request) -> Refused {
+    let error = format!("found the method {}, which this path is not meant for", request.method());
+    Refused::new(StatusCode::METHOD_NOT_ALLOWED, error)
 }
 
 impl IntoResponse for Refused {

@@ -20,7 +20,8 @@ use crate::{
         Usage,
         arguments::{Format, agent_id},
     },
-    client::{ClientError, Connection, DEFAULT_ENDPOINT, Endpoint, Frame, is_transient, unix_milliseconds},
+    client::{ClientError, Connection, DEFAULT_ENDPOINT, Endpoint, Frame, is_transient},
+    unix_time::unix_milliseconds,
 };
 use outbox::{Outbox, Sequence};
 use sample::{Report, Sample};
@@ -84,7 +85,7 @@ pub struct Args {
 pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> {
     let id = args.id.map_or_else(host_id, Ok)?;
     let samples = sampling::start(args.interval).context("failed to read the state of this host")?;
-    info!(agent.id = %id, server.url = %args.url, interval = ?args.interval, "agent started");
+    info!(agent.id = id.as_str(), server.url = %args.url, interval = ?args.interval, "agent started");
     let mut agent = Agent {
         id,
         endpoint: args.url,
@@ -285,7 +286,7 @@ impl Agent {
             Ok(body) => body,
             Err(refusal) => return self.warn_once(&refusal),
         };
-        let sent_at = unix_milliseconds();
+        let sent_at = Some(unix_milliseconds());
         self.outbox.push(|sequence| {
             Request::from(Call::Data(Message {
                 agent: self.id.clone(),

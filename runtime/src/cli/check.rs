@@ -3,6 +3,9 @@
 use std::io::Write;
 use std::path::PathBuf;
 
+use anyhow::{Context, bail};
+use tokio_util::sync::CancellationToken;
+
 use crate::components;
 use crate::config::Config;
 
@@ -16,10 +19,13 @@ pub struct Args {
 
 /// Loads the config and every component, and says what was found. Compiled components go to the cache in the data
 /// directory, which a running server may be using: a check before a restart makes the restart quick.
-pub async fn run(args: Args) -> anyhow::Result<()> {
+pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> {
     let config = Config::load(&args.config)?;
     let host = components::host(&config, None)?;
-    let loaded = components::load(&host, &config).await?;
+    let loaded = tokio::select! {
+        loaded = components::load(&host, &config) => loaded?,
+        () = shutdown.cancelled() => bail!("interrupted before all components were compiled"),
+    };
     let mut text =
         format!("{}: {} data types, {} receivers\n", args.config.display(), config.types.len(), loaded.len());
     for warning in config.warnings() {
@@ -42,6 +48,5 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             text.push_str(&format!("    warning: {warning}\n"));
         }
     }
-    std::io::stdout().write_all(text.as_bytes())?;
-    Ok(())
+    std::io::stdout().write_all(text.as_bytes()).context("failed to print what was found")
 }

@@ -3,7 +3,7 @@
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use e2e::{Config, Finished, Site, files};
+use e2e::{Config, Finished, Site, eventually, files};
 use serde_json::json;
 
 /// A config with a receiver that works.
@@ -23,6 +23,25 @@ async fn refusals(site: &Site) -> Vec<Finished> {
         all.push(finished);
     }
     all
+}
+
+#[tokio::test]
+async fn a_check_can_be_interrupted() {
+    let all = ["recorder", "puppet", "keyvalue", "fetch", "tools", "hostile", "page", "meter"];
+    let config = all.into_iter().fold(Config::new(), |config, name| {
+        config
+            .receiver(name, &files::guest(name), &["metrics"])
+            .set(&format!("receivers.{name}.keyvalue"), true)
+    });
+    let site = Site::new(config);
+    let path = site.write_config();
+    let mut check = site.spawn(&["check", "--config", path.to_str().unwrap()]);
+    let cache = site.data().join("components");
+    let compiling = async || cache.read_dir().ok()?.next().map(drop);
+    eventually("the first component to be compiled", compiling).await;
+    check.terminate();
+    assert_eq!(check.ended().await.code(), Some(1));
+    assert_eq!(check.log.matching(&["interrupted"]).len(), 1, "{:#?}", check.log.lines());
 }
 
 async fn assert_refused(config: Config, parts: &[&str]) {

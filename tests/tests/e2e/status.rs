@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use e2e::calls::{data, ping, success};
-use e2e::{Agent, Config, Encoding, Rest, Site, eventually, files};
+use e2e::{Agent, Config, Encoding, Raw, Rest, Site, eventually, files};
+use reqwest::Method;
 use serde_json::json;
 
 #[tokio::test]
@@ -106,6 +107,41 @@ async fn the_operators_side_is_on_its_own_listener_only() {
     }
     let answer = admin.call("/data", Encoding::Json, &data("a", json!({}))).await;
     assert_eq!(answer.status, 404);
+}
+
+#[tokio::test]
+async fn nonsense_is_answered_with_what_is_wrong() {
+    let server = Site::new(Config::new()).start().await;
+    let admin = Rest::new(server.admin);
+    for (method, path, status, wrong) in [
+        (Method::GET, "/", 404, "/"),
+        (Method::GET, "/admin/v1/nonsense", 404, "/admin/v1/nonsense"),
+        (Method::GET, "/admin/v1/%1b%5b2J", 404, "/admin/v1/%1b%5b2J"),
+        (Method::POST, "/admin/v1/status", 405, "POST"),
+        (Method::DELETE, "/metrics", 405, "DELETE"),
+        (Method::GET, "/admin/v1/receivers/a/seek", 405, "GET"),
+    ] {
+        let answer = e2e::rest::send(admin.request(method, path)).await;
+        assert_eq!(answer.status, status, "{path}");
+        let error = answer.value()["error"].as_str().unwrap().to_owned();
+        assert!(error.contains(wrong), "{path}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn an_order_that_does_not_arrive_is_not_waited_for() {
+    let site = Site::new(Config::new().receiver("puppet", &files::guest("puppet"), &["metrics"]));
+    let server = site.start().await;
+    let mut raw = Raw::connect(server.admin).await;
+    let host = server.admin;
+    raw.write(format!(
+        "POST /admin/v1/receivers/puppet/seek HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n\
+         Content-Length: 100\r\n\r\n{{"
+    ))
+    .await;
+    let response = raw.response().await;
+    assert_eq!(response.status, 408, "{}", response.text());
+    assert!(response.text().contains("the body did not arrive within"), "{}", response.text());
 }
 
 #[tokio::test]

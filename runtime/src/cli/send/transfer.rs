@@ -24,7 +24,8 @@ use super::{
 };
 use crate::{
     backoff::Backoff,
-    client::{ClientError, Connection, Endpoint, Frame, is_transient, unix_milliseconds},
+    client::{ClientError, Connection, Endpoint, Frame, is_transient},
+    unix_time::unix_milliseconds,
 };
 
 /// Messages that may be unanswered, however many a frame holds. Enough that the server always has a group to sync while
@@ -231,7 +232,7 @@ impl Transfer {
     }
 
     fn take_in(&mut self, block: Vec<Line>) {
-        let sent_at = unix_milliseconds();
+        let sent_at = Some(unix_milliseconds());
         for Line { number, body } in block {
             let body = match body {
                 Ok(body) => body,
