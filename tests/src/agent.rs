@@ -47,8 +47,16 @@ impl Agent {
 
     /// Sends bytes as a frame of that encoding, whatever they are.
     pub async fn send_bytes(&mut self, encoding: Encoding, bytes: impl Into<Vec<u8>>) {
-        let sent = self.try_send(fragment(encoding, bytes, true)).await;
-        sent.expect("the server reads");
+        self.try_send_bytes(encoding, bytes).await.expect("the server reads");
+    }
+
+    /// Sends bytes as a frame, unless the connection is over.
+    pub async fn try_send_bytes(
+        &mut self,
+        encoding: Encoding,
+        bytes: impl Into<Vec<u8>>,
+    ) -> Result<(), Error> {
+        self.try_send(fragment(encoding, bytes, true)).await
     }
 
     /// Sends a frame, however long the server takes to read it.

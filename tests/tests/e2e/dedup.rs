@@ -224,11 +224,7 @@ impl Load {
                 let batch: Value =
                     numbers.map(|number| numbered(self.data_type, &self.agent, number)).collect();
                 let bytes = self.encoding.encode(&batch);
-                let message = match self.encoding {
-                    Encoding::Json => String::from_utf8(bytes).unwrap().into(),
-                    Encoding::Msgpack => bytes.into(),
-                };
-                if agent.try_send(message).await.is_err() {
+                if agent.try_send_bytes(self.encoding, bytes).await.is_err() {
                     return self;
                 }
             }

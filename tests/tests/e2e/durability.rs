@@ -80,11 +80,7 @@ impl Load {
                 let (frame, numbers) = self.frame();
                 unanswered.push_back(numbers);
                 let bytes = self.encoding.encode(&frame);
-                let message = match self.encoding {
-                    Encoding::Json => String::from_utf8(bytes).unwrap().into(),
-                    Encoding::Msgpack => bytes.into(),
-                };
-                if agent.try_send(message).await.is_err() {
+                if agent.try_send_bytes(self.encoding, bytes).await.is_err() {
                     return self;
                 }
             }

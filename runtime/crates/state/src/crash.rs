@@ -40,7 +40,7 @@ use std::{
 
 use disk::{Disk, Loss, Picture, Thoroughness};
 use image::Image;
-use stage::{Books, DATABASE, Part, Progress, Promise, Subject, Theatre};
+use stage::{Books, DATABASE, How, Part, Progress, Promise, Stage, Subject, Theatre};
 
 mod contents;
 pub mod disk;
@@ -169,6 +169,33 @@ impl Trials {
     }
 }
 
+/// The life of a database: it is filled, writes fail and syncs fail, it is merged, and it ends. Each part is a process of its own.
+pub struct Life<S: Subject> {
+    pub begin: fn(&mut Stage<S>),
+    pub fail_to_write: fn(&mut Stage<S>),
+    pub fail_to_sync: fn(&mut Stage<S>),
+    pub merge: fn(&mut Stage<S>),
+    pub end: fn(&mut Stage<S>),
+}
+
+/// Tries everything that a crash may leave at any moment of that life, for the test of that path.
+pub fn is_survived<S: Subject>(test: &'static str, life: Life<S>) {
+    let parts = [
+        Part { play: life.begin, how: How::Traced },
+        Part { play: life.fail_to_write, how: How::Traced },
+        // The first of the thread that writes.
+        Part { play: life.fail_to_sync, how: How::Failing("fdatasync:error=EIO:when=1") },
+        Part { play: life.merge, how: How::Traced },
+        Part { play: life.end, how: How::Traced },
+    ];
+    let names = survives(test, &parts, Thoroughness::All);
+    assert!(were_merged(&names), "the worker has merged no files");
+    assert!(
+        names.contains_key(Path::new("database/0.copy")),
+        "no failed write has made the journal be copied"
+    );
+}
+
 /// Plays the parts, for the test of that path, and tries everything that a crash may leave at any moment. If that is to be
 /// thorough, also what a second one leaves while the database is opened after the first. Gives the names of files and
 /// directories that there were, and whether they are still there in the end.
@@ -209,7 +236,7 @@ pub fn survives<S: Subject>(
 }
 
 /// Whether the worker has merged sorted files: one is gone that there was.
-pub fn were_merged(names: &BTreeMap<PathBuf, bool>) -> bool {
+fn were_merged(names: &BTreeMap<PathBuf, bool>) -> bool {
     let is_table =
         |name: &Path| name.starts_with(KEYSPACES) && name.parent().is_some_and(|dir| dir.ends_with("tables"));
     // Those of the database itself are merged when it is made.

@@ -117,11 +117,7 @@ impl Load {
                     .collect();
                 unanswered.push_back(first..self.next);
                 let bytes = self.encoding.encode(&calls);
-                let message = match self.encoding {
-                    Encoding::Json => String::from_utf8(bytes).unwrap().into(),
-                    Encoding::Msgpack => bytes.into(),
-                };
-                if agent.try_send(message).await.is_err() {
+                if agent.try_send_bytes(self.encoding, bytes).await.is_err() {
                     return self;
                 }
             }

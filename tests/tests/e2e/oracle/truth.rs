@@ -41,6 +41,9 @@ impl<'a> Truth<'a> {
         let mut latest: HashMap<String, u64> = HashMap::new();
         let mut seen_in: BTreeMap<Key, (usize, f64)> = BTreeMap::new();
         for (index, run) in runs.iter().enumerate() {
+            // What the server says of lines for which nobody made room in time: without them nothing can be told.
+            let dropped = run.log.matching(&["lines of the log were dropped"]);
+            assert!(dropped.is_empty(), "the machine was too busy to read the log: {dropped:?}");
             for line in run.log.lines() {
                 let Some(seen) = Seen::of_line(&line, "recorder") else { continue };
                 let key = key_of(&seen.body);

@@ -5,9 +5,8 @@ use std::{collections::BTreeMap, path::Path};
 use super::{processes::patiently, *};
 use crate::{
     crash::{
-        self,
-        disk::Thoroughness,
-        stage::{How, Part, Promise, Stage, Subject},
+        self, Life,
+        stage::{Promise, Stage, Subject},
     },
     store::processes::{journal, limit_file_size},
 };
@@ -157,19 +156,6 @@ fn end(stage: &mut Stage<KeyValue>) {
 
 #[test]
 fn it_survives_a_crash_behind_every_step() {
-    let parts = [
-        Part { play: begin, how: How::Traced },
-        Part { play: fail_to_write, how: How::Traced },
-        // The first of the thread that writes.
-        Part { play: fail_to_sync, how: How::Failing("fdatasync:error=EIO:when=1") },
-        Part { play: merge, how: How::Traced },
-        Part { play: end, how: How::Traced },
-    ];
     let test = "keyvalue::crash::it_survives_a_crash_behind_every_step";
-    let names = crash::survives(test, &parts, Thoroughness::All);
-    assert!(crash::were_merged(&names), "the worker has merged no files");
-    assert!(
-        names.contains_key(Path::new("database/0.copy")),
-        "no failed write has made the journal be copied"
-    );
+    crash::is_survived(test, Life { begin, fail_to_write, fail_to_sync, merge, end });
 }

@@ -17,7 +17,7 @@ use fjall::Keyspace;
 use wharf_log::Lane;
 
 use crate::crash::{
-    self,
+    self, Life,
     disk::Thoroughness,
     stage::{How, Part, Promise, Stage, Subject},
 };
@@ -321,19 +321,6 @@ fn it_survives_a_crash_behind_every_step_of_another_journal() {
 
 #[test]
 fn it_survives_a_crash_behind_every_step() {
-    let parts = [
-        Part { play: begin, how: How::Traced },
-        Part { play: fail_to_write, how: How::Traced },
-        // The first of the thread that writes.
-        Part { play: fail_to_sync, how: How::Failing("fdatasync:error=EIO:when=1") },
-        Part { play: merge, how: How::Traced },
-        Part { play: end, how: How::Traced },
-    ];
     let test = "store::crash::it_survives_a_crash_behind_every_step";
-    let names = crash::survives(test, &parts, Thoroughness::All);
-    assert!(crash::were_merged(&names), "the worker has merged no files");
-    assert!(
-        names.contains_key(Path::new("database/0.copy")),
-        "no failed write has made the journal be copied"
-    );
+    crash::is_survived(test, Life { begin, fail_to_write, fail_to_sync, merge, end });
 }
