@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use wharf_log::Topic;
 use wharf_state::{KeyValue, State, StateError};
 
-use crate::data_dir::{DataDir, DataDirError};
+use crate::data_dir::{self, DataDir, DataDirError};
 
 /// What can be copied, and where.
 #[derive(Debug)]
@@ -76,23 +76,37 @@ impl Backups {
     /// Blocks on the disk.
     pub fn make(&self) -> Result<PathBuf, BackupError> {
         let _turn = self.turn()?;
-        let place = self.place();
-        let unfinished = place.with_extension("unfinished");
+        let (place, unfinished) = (self.place(), self.data_dir.unfinished_backup());
         remove(&unfinished)?;
-        // Nobody else may read what the original may keep from them.
-        DirBuilder::new().mode(0o700).create(&unfinished).map_err(at(&unfinished))?;
-        // Each before the cursors are copied that say what is not finished yet.
-        let _held: Vec<_> = self.topics.iter().map(Topic::hold).collect();
-        self.state.back_up(&unfinished.join("state"))?;
-        self.values(&unfinished.join("guests"))?;
-        self.log(&unfinished.join("log"))?;
-        self.data_dir.copy_marks(&unfinished)?;
-        sync(&unfinished)?;
-        remove(&place)?;
-        fs::rename(&unfinished, &place).map_err(at(&place))?;
-        sync(place.parent().unwrap_or(&place))?;
+        let made = self.make_in(&unfinished, &place);
+        if made.is_err()
+            && let Err(error) = remove(&unfinished)
+        {
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(
+                error,
+                "what there is of a backup that could not be made stays until the next one"
+            );
+        }
+        made?;
         tracing::info!(path = %place.display(), "made a backup");
         Ok(place)
+    }
+
+    /// Makes it in the folder `unfinished`, and moves it to its place.
+    fn make_in(&self, unfinished: &Path, place: &Path) -> Result<(), BackupError> {
+        // Nobody else may read what the original may keep from them.
+        DirBuilder::new().mode(0o700).create(unfinished).map_err(at(unfinished))?;
+        // Each before the cursors are copied that say what is not finished yet.
+        let _held: Vec<_> = self.topics.iter().map(Topic::hold).collect();
+        self.state.back_up(&data_dir::state(unfinished))?;
+        self.values(&data_dir::guests(unfinished))?;
+        self.log(&data_dir::log(unfinished))?;
+        self.data_dir.copy_marks(unfinished)?;
+        sync(unfinished)?;
+        remove(place)?;
+        fs::rename(unfinished, place).map_err(at(place))?;
+        sync(place.parent().unwrap_or(place))
     }
 
     /// Removes the copy, if there is one, and gives its folder. Blocks on the disk.
@@ -100,7 +114,7 @@ impl Backups {
         let _turn = self.turn()?;
         let place = self.place();
         remove(&place)?;
-        remove(&place.with_extension("unfinished"))?;
+        remove(&self.data_dir.unfinished_backup())?;
         Ok(place)
     }
 

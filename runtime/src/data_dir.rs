@@ -5,6 +5,7 @@
 //!   FORMAT          the version of this layout, as text
 //!   LOCK            locked by the server that uses the directory
 //!   RUNNING         there from the moment that receivers are fed until a stop that left nothing half done
+//!   BALLAST         nothing, to be removed when the disk is full
 //!   PAUSED          the receivers that an operator paused
 //!   RECEIVERS       every receiver and data type that ever had a cursor
 //!   ABSENT          those of them that the config does not map any more, and since when
@@ -12,7 +13,7 @@
 //!   state/          cursors (wharf-state)
 //!   guests/         what receivers keep under keys (wharf-state)
 //!   components/     compiled components (wharf-host)
-//!   backup/         a copy of all this but the components, if an operator had one made
+//!   backup/         a copy of all this but the ballast and the components, if an operator had one made
 //! ```
 
 use std::collections::BTreeMap;
@@ -24,11 +25,16 @@ use thiserror::Error;
 
 use marks::{ABSENT, Mark, PAUSED, RECEIVERS};
 
+pub mod ballast;
 mod marks;
 pub mod offline;
 
 /// The layout that this version reads and writes.
 const FORMAT: &str = "1";
+
+/// The folder of a backup, and the one in which it is made.
+const BACKUP: &str = "backup";
+const UNFINISHED_BACKUP: &str = "backup.unfinished";
 
 /// Receivers and data types that the config does not map any more, and since when, Unix milliseconds.
 pub type Absences = BTreeMap<(String, String), u64>;
@@ -105,6 +111,9 @@ impl DataDir {
             Err(TryLockError::WouldBlock) => return Err(DataDirError::InUse { path: path.to_owned() }),
             Err(TryLockError::Error(source)) => return Err(at(&lock_path)(source)),
         }
+        // Before anything is written.
+        ballast::trim(path);
+        remove_unfinished_backup(path);
         let format_path = path.join("FORMAT");
         match fs::read(&format_path) {
             Ok(found) if found.trim_ascii() == FORMAT.as_bytes() => {}
@@ -128,6 +137,11 @@ impl DataDir {
 
     /// Writes down, durably, that receivers are being fed.
     pub fn mark_running(&self) -> Result<(), DataDirError> {
+        if !self.stopped_cleanly {
+            // It is there, and need not be written, which a full disk would not let us.
+            let path = self.path.clone();
+            return sync_folder(&path).map_err(|source| DataDirError::Io { path, source });
+        }
         let path = self.path.join("RUNNING");
         write_durably(&path, "\n").map_err(|source| DataDirError::Io { path, source })
     }
@@ -203,29 +217,61 @@ impl DataDir {
 
     /// Where a backup is made.
     pub fn backup(&self) -> PathBuf {
-        self.path.join("backup")
+        self.path.join(BACKUP)
+    }
+
+    /// Where it is until it is finished.
+    pub fn unfinished_backup(&self) -> PathBuf {
+        self.path.join(UNFINISHED_BACKUP)
     }
 
     /// Where topics are kept.
     pub fn log(&self) -> PathBuf {
-        self.path.join("log")
+        log(&self.path)
     }
 
     /// Where cursors are kept.
     pub fn state(&self) -> PathBuf {
-        self.path.join("state")
+        state(&self.path)
     }
 
     /// Where what receivers keep under keys is kept.
     pub fn guests(&self) -> PathBuf {
-        self.path.join("guests")
+        guests(&self.path)
     }
+}
+
+/// Where the topics of a data directory are kept.
+pub fn log(data_dir: &Path) -> PathBuf {
+    data_dir.join("log")
+}
+
+/// Where the cursors of a data directory are kept.
+pub fn state(data_dir: &Path) -> PathBuf {
+    data_dir.join("state")
+}
+
+/// Where a data directory has what receivers keep under keys.
+pub fn guests(data_dir: &Path) -> PathBuf {
+    data_dir.join("guests")
 }
 
 /// Where the compiled components of a data directory are kept. Usable without the lock: files in it appear whole or not
 /// at all.
 pub fn components(data_dir: &Path) -> PathBuf {
     data_dir.join("components")
+}
+
+/// Removes what a server that was killed has left of a backup: it keeps segments on the disk that were deleted.
+fn remove_unfinished_backup(data_dir: &Path) {
+    let path = data_dir.join(UNFINISHED_BACKUP);
+    match fs::remove_dir_all(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(path = %path.display(), error, "a backup that was not finished can't be removed");
+        }
+        _ => {}
+    }
 }
 
 /// What a file FORMAT holds, as far as it can be shown.
@@ -259,10 +305,11 @@ fn write_durably(path: &Path, text: impl AsRef<[u8]>) -> io::Result<()> {
     fs::write(&unfinished, text)?;
     File::open(&unfinished)?.sync_all()?;
     fs::rename(&unfinished, path)?;
-    match path.parent() {
-        Some(folder) => File::open(folder)?.sync_all(),
-        None => Ok(()),
-    }
+    path.parent().map_or(Ok(()), sync_folder)
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]
@@ -291,6 +338,17 @@ mod tests {
         second.mark_stopped().unwrap();
         drop(second);
         assert!(DataDir::open(folder.path()).unwrap().stopped_cleanly());
+    }
+
+    #[test]
+    fn what_is_left_of_a_backup_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let [whole, unfinished] = [BACKUP, UNFINISHED_BACKUP].map(|name| folder.path().join(name));
+        for place in [&whole, &unfinished] {
+            fs::create_dir_all(place.join("log")).unwrap();
+        }
+        DataDir::open(folder.path()).unwrap();
+        assert_eq!((whole.is_dir(), unfinished.exists()), (true, false));
     }
 
     #[test]

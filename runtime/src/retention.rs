@@ -4,6 +4,7 @@
 //! A receiver that left the config, or is not mapped to the type any more, still counts for `log.absent-grace`: it may come
 //! back, and then gets what it missed. The time runs from the first start without it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -105,22 +106,36 @@ pub fn absent(state: &State, data_dir: &DataDir, config: &Config) -> Result<Vec<
 /// Deletes again and again, until `stop`. `needed_from` says where the slowest receiver of a topic is; nothing if none is mapped
 /// to it.
 pub async fn run(mut topics: Vec<Kept>, needed_from: impl Fn(&str) -> Option<u64>, stop: CancellationToken) {
+    // Said when it begins and when it is over, not every second.
+    let mut failing = BTreeSet::new();
     while tokio::time::timeout(INTERVAL, stop.cancelled()).await.is_err() {
         for Kept { topic, retention, absent } in &mut topics {
             absent.retain(Absent::is_waited_for);
             let held = absent.iter().map(|absent| absent.from);
             let below = needed_from(topic.name()).into_iter().chain(held).min().unwrap_or(u64::MAX);
             match topic.trim(below, *retention).await {
-                Ok(trimmed) if trimmed.segments > 0 => tracing::info!(
-                    log.topic = topic.name(),
-                    segments = trimmed.segments,
-                    bytes = trimmed.bytes,
-                    "deleted messages that no receiver needs"
-                ),
-                Ok(_) => {}
+                Ok(trimmed) => {
+                    if failing.remove(topic.name()) {
+                        tracing::info!(log.topic = topic.name(), "finished messages can be deleted again");
+                    }
+                    if trimmed.segments > 0 {
+                        tracing::info!(
+                            log.topic = topic.name(),
+                            segments = trimmed.segments,
+                            bytes = trimmed.bytes,
+                            "deleted messages that no receiver needs"
+                        );
+                    }
+                }
                 Err(error) => {
-                    let error: &dyn std::error::Error = &error;
-                    tracing::error!(log.topic = topic.name(), error, "failed to delete finished messages");
+                    if failing.insert(topic.name().to_owned()) {
+                        let error: &dyn std::error::Error = &error;
+                        tracing::error!(
+                            log.topic = topic.name(),
+                            error,
+                            "failed to delete finished messages, which is tried again every second"
+                        );
+                    }
                 }
             }
         }

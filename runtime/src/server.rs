@@ -25,7 +25,7 @@ use crate::admin::{self, Admin, Rates};
 use crate::backup::Backups;
 use crate::components::{self, ComponentErrors};
 use crate::config::{Config, DataType};
-use crate::data_dir::{DataDir, DataDirError};
+use crate::data_dir::{DataDir, DataDirError, ballast};
 use crate::dedup::{self, Dedup};
 use crate::delivery::{DeliveryError, Fed, Feed, Prepared};
 use crate::frontend::guard::{self, Guard};
@@ -202,6 +202,7 @@ async fn serve(
     let delivery =
         prepared.start(guests.handle(), state.clone(), keyvalue.clone(), config.state.cursor_interval);
     let remembering = tokio::spawn(dedup::keep(remembering, state.clone(), shutdown.clone()));
+    let ballasting = tokio::spawn(ballast::watch(data_dir.clone(), shutdown.clone()));
     let trimming = tokio::spawn(retention::run(kept, delivery.needed_from(), shutdown.clone()));
     let topics = feeds.values().map(|feed| feed.topic.clone()).collect();
     let backups = Backups::new(data_dir.clone(), topics, state.clone(), keyvalue.clone(), shutdown.clone());
@@ -312,6 +313,7 @@ async fn serve(
         tracing::warn!("connections were still open when the time to stop was over");
     }
     let _ = trimming.await;
+    let _ = ballasting.await;
     let _ = rating.await;
     let _ = remembering.await;
     let clean = delivery.stop(ended_by).await;

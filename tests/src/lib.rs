@@ -6,6 +6,7 @@ pub mod admin;
 pub mod agent;
 pub mod calls;
 pub mod config;
+pub mod disk;
 pub mod encoding;
 pub mod files;
 pub mod log;
@@ -20,6 +21,7 @@ pub mod wait;
 
 pub use agent::Agent;
 pub use config::Config;
+pub use disk::SmallDisk;
 pub use encoding::Encoding;
 pub use log::Log;
 pub use process::Process;

@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::{DataDirError, FORMAT, components, known_receivers, marks, quotable, read_mark};
+use super::ballast::BALLAST;
+use super::{BACKUP, DataDirError, FORMAT, UNFINISHED_BACKUP, known_receivers, marks, quotable, read_mark};
 
 /// What a data directory of any age has in it, by name.
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 15] = [
     "FORMAT",
     "LOCK",
     "RUNNING",
+    BALLAST,
     "PAUSED",
     "RECEIVERS",
     "ABSENT",
@@ -20,8 +22,8 @@ const NAMES: [&str; 14] = [
     "state",
     "guests",
     "components",
-    "backup",
-    "backup.unfinished",
+    BACKUP,
+    UNFINISHED_BACKUP,
     "state.unfinished",
     "guests.unfinished",
 ];
@@ -155,25 +157,5 @@ impl Offline {
         }
         strangers.sort();
         Ok(strangers)
-    }
-
-    /// Where topics are kept.
-    pub fn log(&self) -> PathBuf {
-        self.path.join("log")
-    }
-
-    /// Where cursors are kept.
-    pub fn state(&self) -> PathBuf {
-        self.path.join("state")
-    }
-
-    /// Where what receivers keep under keys is kept.
-    pub fn guests(&self) -> PathBuf {
-        self.path.join("guests")
-    }
-
-    /// Where compiled components are kept.
-    pub fn components(&self) -> PathBuf {
-        components(&self.path)
     }
 }

@@ -112,6 +112,21 @@ async fn every_backup_under_load_has_what_was_acknowledged_before() {
     }
 }
 
+#[tokio::test]
+async fn a_backup_that_can_not_be_made_takes_no_room() {
+    let site = Site::new(Config::new());
+    let server = site.start().await;
+    let made = make(&server).await;
+    // A folder that the config does not have any more, with a file that is not there.
+    let stray = site.data().join("log/other");
+    fs::create_dir(&stray).unwrap();
+    std::os::unix::fs::symlink("nowhere", stray.join("00000000000000000000.seg")).unwrap();
+    let answer = e2e::rest::send(Rest::new(server.admin).request(Method::POST, "/admin/v1/backup")).await;
+    assert_eq!(answer.status, 500, "{}", answer.text());
+    assert!(!made.with_extension("unfinished").exists());
+    assert!(made.join("FORMAT").is_file(), "the one before is still there");
+}
+
 /// Starts from a backup and looks at what a receiver gets that had got nothing.
 async fn check((restored, acknowledged): &(Site, BTreeMap<&str, u64>), components: &std::path::Path) {
     let doctor = restored.run(&["doctor", "data"]).await;

@@ -125,7 +125,7 @@ fn kind(path: &Path) -> Option<&'static str> {
     let in_guests = path.components().any(|part| part.as_os_str() == "guests");
     let of = |state, guests| Some(if in_guests { guests } else { state });
     match name {
-        "LOCK" | "lock" | ".lock" => None,
+        "LOCK" | "lock" | ".lock" | "BALLAST" => None,
         "FORMAT" | "RUNNING" | "PAUSED" | "RECEIVERS" | "ABSENT" => {
             ["FORMAT", "RUNNING", "PAUSED", "RECEIVERS", "ABSENT"].into_iter().find(|known| *known == name)
         }

@@ -14,6 +14,7 @@ mod docs;
 mod doctor;
 mod durability;
 mod frames;
+mod full_disk;
 mod guests;
 mod hostile;
 mod inspect;

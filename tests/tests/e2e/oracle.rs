@@ -5,21 +5,19 @@
 //! Runs for `WHARF_ORACLE_SECONDS`, by default 40; `make soak` runs it for as long as one likes. The disk is a small tmpfs,
 //! for which the test needs the right to mount one; where it has not, it says so and leaves out the full disk.
 
-mod disk;
 mod load;
 mod truth;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use e2e::{Config, Rest, Server, Site, eventually, files, within};
+use e2e::{Config, Rest, Server, Site, SmallDisk, eventually, files, within};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rustix::process::Signal;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use disk::SmallDisk;
 use load::{Counts, Load};
 use truth::{Run, Truth};
 
@@ -55,7 +53,7 @@ async fn what_was_acknowledged_is_handled_or_a_dead_letter_whatever_happens() {
     let seconds = std::env::var("WHARF_ORACLE_SECONDS").ok().map(|text| text.parse().expect("seconds"));
     let until = Instant::now() + Duration::from_secs(seconds.unwrap_or(DEFAULT_SECONDS));
     let mut random = StdRng::seed_from_u64(4);
-    let disk = SmallDisk::new();
+    let disk = SmallDisk::mount();
     let mut site = Site::new(config(disk.path().to_str().unwrap()));
     let mut loads: Vec<Load> = (0..AGENTS).map(Load::new).collect();
     let mut runs: Vec<Run> = Vec::new();

@@ -9,6 +9,7 @@ use wharf_log::LogCheck;
 use wharf_state::StateProblem;
 
 use super::report::{Finding, Lost, Report, Topic};
+use crate::data_dir;
 use crate::data_dir::offline::{Format, Offline};
 
 /// Looks at everything. `scratch` is an empty folder for copies of the databases; `progress` is told how many bytes more were
@@ -43,19 +44,20 @@ pub fn examine(
     for path in data_dir.strangers()? {
         report.findings.push(note(path, "it is not one of a data directory's files", "it is left alone"));
     }
-    length(size(&data_dir.log()));
+    length(size(&data_dir::log(data_dir.path())));
     log(data_dir, &mut report, &progress)?;
     let folder = |name: &str| {
         let folder = scratch.join(name);
         fs::create_dir(&folder).context("failed to make a temporary folder").map(|()| folder)
     };
-    let state = wharf_state::check_state(&data_dir.state(), &folder("state")?, &progress)?;
+    let state = wharf_state::check_state(&data_dir::state(data_dir.path()), &folder("state")?, &progress)?;
     report.findings.extend(state.problems.into_iter().map(Finding::from));
     let has_state = state.content.is_some();
     if let Some(content) = state.content {
         report.take_state(content);
     }
-    let values = wharf_state::check_values(&data_dir.guests(), &folder("guests")?, &progress)?;
+    let values =
+        wharf_state::check_values(&data_dir::guests(data_dir.path()), &folder("guests")?, &progress)?;
     report.findings.extend(values.problems.into_iter().map(Finding::from));
     if let Some(content) = values.content {
         report.take_values(content);
@@ -90,7 +92,7 @@ fn format(data_dir: &Offline) -> anyhow::Result<Option<Finding>> {
 }
 
 fn log(data_dir: &Offline, report: &mut Report, progress: &impl Fn(u64)) -> anyhow::Result<()> {
-    let dir = data_dir.log();
+    let dir = data_dir::log(data_dir.path());
     if !dir.is_dir() {
         return Ok(());
     }
@@ -135,7 +137,7 @@ fn cursors(data_dir: &Offline, report: &mut Report) {
             _ => continue,
         };
         findings.push(Finding {
-            file: data_dir.state(),
+            file: data_dir::state(data_dir.path()),
             found,
             lost: None,
             at_start: "the start is refused if this receiver is mapped to this data type; restore `log` and `state` from the same \
@@ -161,13 +163,17 @@ fn marks(data_dir: &Offline, report: &mut Report) {
         let at_start = format!("the start is refused; {advice}");
         report.findings.push(Finding { file, found, lost: None, at_start, damage: true });
     }
-    if report.findings.iter().any(|finding| finding.damage && finding.file.starts_with(data_dir.state())) {
+    if report
+        .findings
+        .iter()
+        .any(|finding| finding.damage && finding.file.starts_with(data_dir::state(data_dir.path())))
+    {
         return;
     }
     for (receiver, topic) in data_dir.known_receivers() {
         if !report.cursors.iter().any(|of| of.receiver == receiver && of.topic == topic) {
             report.findings.push(Finding {
-                file: data_dir.state(),
+                file: data_dir::state(data_dir.path()),
                 found: format!("receiver {receiver:?} once had cursors in {topic:?}, and has none"),
                 lost: None,
                 at_start:
@@ -180,8 +186,8 @@ fn marks(data_dir: &Offline, report: &mut Report) {
 }
 
 fn compiled(data_dir: &Offline, report: &mut Report) -> anyhow::Result<()> {
-    let checked =
-        wharf_host::check_cache(&data_dir.components()).context("failed to read compiled components")?;
+    let checked = wharf_host::check_cache(&data_dir::components(data_dir.path()))
+        .context("failed to read compiled components")?;
     report.compiled_components = checked.whole;
     for path in checked.damaged {
         report.findings.push(note(path, "the compiled component is damaged", "it is compiled again"));

@@ -56,7 +56,7 @@ impl Keeper {
         })
     }
 
-    pub(super) fn save_all(&mut self, persist: Persist) {
+    fn save_all(&mut self, persist: Persist) {
         let progress = self.progress.clone();
         let _writing: Vec<_> = progress.iter().map(|progress| progress.writing()).collect();
         // Before the sync: of what is finished during it, the values may not be among those that it makes durable.

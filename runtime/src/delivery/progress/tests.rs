@@ -62,21 +62,3 @@ async fn what_all_lanes_have_finished_is_not_left_of_a_span() {
     progress.finish(lane(1), 7..20);
     assert_eq!((left(3..9), left(7..9), left(7..12)), (6..9, 9..9, 9..12));
 }
-
-#[tokio::test]
-async fn what_is_finished_is_needed_until_that_is_saved() {
-    let dir = tempfile::tempdir().unwrap();
-    let (log, state) = (log(dir.path()), state(dir.path(), "state"));
-    let progress = progress(&log, "a", &state);
-    let mut keeper = Keeper::new(vec![progress.clone()], state, None, EVERY);
-    progress.pass(5);
-    assert_eq!((progress.lowest(), progress.lowest_saved()), (5, 0));
-    keeper.save_all(Persist::Buffered);
-    assert_eq!(progress.lowest_saved(), 5);
-    // As if the database could not be written to.
-    progress.pass(7);
-    progress.put_back(&progress.take_changed());
-    assert_eq!(progress.lowest_saved(), 5);
-    keeper.save_all(Persist::Buffered);
-    assert_eq!(progress.lowest_saved(), 7);
-}

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-/// Room for what the load leaves behind in a minute, and little more.
+/// Room for what the oracle's load leaves behind in a minute, and little more.
 const BYTES: &str = "size=96m";
 
 /// The disk; it is unmounted when this is dropped.
@@ -19,10 +19,10 @@ pub struct SmallDisk {
 
 impl SmallDisk {
     /// Mounts one, or falls back to a folder where that is not allowed, and says so.
-    pub fn new() -> SmallDisk {
+    pub fn mount() -> SmallDisk {
         let folder = tempfile::Builder::new().prefix("wharf-disk-").tempdir().expect("a folder can be made");
         let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", BYTES, "wharf-oracle"])
+            .args(["-t", "tmpfs", "-o", BYTES, "wharf-small-disk"])
             .arg(folder.path())
             .output();
         let is_small = mounted.is_ok_and(|mounted| mounted.status.success());
@@ -37,7 +37,7 @@ impl SmallDisk {
         self.is_small
     }
 
-    /// Where the server's data goes.
+    /// A folder on it for the server's data.
     pub fn path(&self) -> PathBuf {
         self.folder.path().join("data")
     }
