@@ -94,7 +94,7 @@ cpu_seconds() {
 # command in front hears no signal until it ends.
 send() {
     local load
-    "$wharf" bench --url "$url" "$@" --warm-up "${BENCH_WARM_UP:-1s}" --json >"$result" &
+    "$wharf" bench --url "$url" "$@" --warm-up "$warm_up" --json >"$result" &
     load=$!
     children="$children $load"
     wait "$load"

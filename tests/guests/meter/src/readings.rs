@@ -2,8 +2,9 @@
 //! this file natively too, to compare the same code inside and outside the sandbox.
 
 use std::collections::HashMap;
+use std::fmt;
 
-use serde_json::Value;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// The latest values of agents.
 #[derive(Debug, Default)]
@@ -21,9 +22,8 @@ struct Latest {
 impl Readings {
     /// Takes one body. A body without any number is none that can be kept.
     pub fn take(&mut self, agent: &str, body: &str) -> Result<(), String> {
-        let body: Value = serde_json::from_str(body).map_err(|error| error.to_string())?;
-        let (numbers, sum) = numbers(&body);
-        if numbers == 0 {
+        let Numbers { count, sum } = serde_json::from_str(body).map_err(|error| error.to_string())?;
+        if count == 0 {
             return Err("found no number".to_owned());
         }
         let latest = match self.agents.get_mut(agent) {
@@ -36,13 +36,77 @@ impl Readings {
     }
 }
 
-/// How many numbers a value holds, and their sum. The host bounds how deep a body may be.
-fn numbers(value: &Value) -> (u64, f64) {
-    let add = |(count, sum): (u64, f64), (more, plus): (u64, f64)| (count + more, sum + plus);
-    match value {
-        Value::Number(number) => (1, number.as_f64().unwrap_or_default()),
-        Value::Object(members) => members.values().map(numbers).fold((0, 0.0), add),
-        Value::Array(items) => items.iter().map(numbers).fold((0, 0.0), add),
-        Value::Null | Value::Bool(_) | Value::String(_) => (0, 0.0),
+/// How many numbers a value holds, and their sum, read in one pass and without a tree of it. The host bounds how deep a
+/// body may be.
+#[derive(Default)]
+struct Numbers {
+    count: u64,
+    sum: f64,
+}
+
+impl Numbers {
+    fn one(number: f64) -> Numbers {
+        Numbers { count: 1, sum: number }
+    }
+
+    fn add(&mut self, Numbers { count, sum }: Numbers) {
+        self.count += count;
+        self.sum += sum;
+    }
+}
+
+impl<'de> Deserialize<'de> for Numbers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(AnyValue)
+    }
+}
+
+struct AnyValue;
+
+impl<'de> Visitor<'de> for AnyValue {
+    type Value = Numbers;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Numbers, A::Error> {
+        let mut numbers = Numbers::default();
+        while let Some((IgnoredAny, value)) = members.next_entry()? {
+            numbers.add(value);
+        }
+        Ok(numbers)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Numbers, A::Error> {
+        let mut numbers = Numbers::default();
+        while let Some(value) = items.next_element()? {
+            numbers.add(value);
+        }
+        Ok(numbers)
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Numbers, E> {
+        Ok(Numbers::one(number))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Numbers, E> {
+        Ok(Numbers::one(number as f64))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Numbers, E> {
+        Ok(Numbers::one(number as f64))
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Numbers, E> {
+        Ok(Numbers::default())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Numbers, E> {
+        Ok(Numbers::default())
+    }
+
+    fn visit_unit<E>(self) -> Result<Numbers, E> {
+        Ok(Numbers::default())
     }
 }
