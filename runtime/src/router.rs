@@ -149,13 +149,13 @@ impl Router {
     /// Those whose gate is shut come last, so that nothing else of the frame waits for it.
     async fn enqueue(
         &self,
-        groups: Vec<Group<'_>>,
+        mut groups: Vec<Group<'_>>,
         connection: &Connection,
         deadline: Instant,
         appends: &mut Vec<Append>,
     ) {
-        let (open, shut): (Vec<_>, Vec<_>) = groups.into_iter().partition(Group::is_open);
-        for group in open.into_iter().chain(shut) {
+        groups.sort_by_cached_key(|group| !group.is_open());
+        for group in groups {
             appends.push(group.enqueue(self, connection, deadline).await);
         }
     }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::BytesMut;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use wharf_log::{Entry, Lane, LaneSet, Reader, Topic};
@@ -160,8 +160,9 @@ impl Source {
                 }
             };
             taken.portion.note_gaps(read.trimmed, read.lost, 0);
-            for mut entry in read.entries {
-                own(&mut entry);
+            let mut entries = read.entries;
+            own(&mut entries);
+            for entry in entries {
                 // Only the last one read can be too large, and only when it would have come alone: it waits for its turn.
                 if !self.held.is_empty() {
                     self.held.push_back(entry);
@@ -214,7 +215,7 @@ impl Source {
                 if bytes > max_bytes && !portion.entries.is_empty() {
                     return Ok((portion, missing));
                 }
-                own(&mut entry);
+                own(std::slice::from_mut(&mut entry));
                 portion.entries.push(entry);
             }
             let position = at.position();
@@ -282,9 +283,14 @@ impl Portion {
     }
 }
 
-/// Copies the payload: an entry of the log keeps its whole block in memory, which may be a thousand times its size.
-fn own(entry: &mut Entry) {
-    entry.payload = Bytes::copy_from_slice(&entry.payload);
+/// Copies the payloads: an entry of the log keeps its whole block in memory, which may be a thousand times its size. What was
+/// read together is copied into one piece; it ends together too, and is no larger than a batch.
+fn own(entries: &mut [Entry]) {
+    let mut copy = BytesMut::with_capacity(entries.iter().map(|entry| entry.payload.len()).sum());
+    entries.iter().for_each(|entry| copy.extend_from_slice(&entry.payload));
+    for entry in entries {
+        entry.payload = copy.split_to(entry.payload.len()).freeze();
+    }
 }
 
 /// A portion in the making.

@@ -166,9 +166,10 @@ impl StoredMessage {
     fn encode(&self) -> Vec<u8> {
         let StoredMessage { agent, received_at, message_id, sent_at, user, traceparent, body } = self;
         let texts = [Some(agent.as_str()), message_id.as_deref(), user.as_deref(), traceparent.as_deref()];
-        // Ten bytes are the longest length; what is reserved too much is gone when the log has taken the record.
-        let text_bytes: usize = texts.iter().flatten().map(|text| text.len() + 10).sum();
-        let mut out = Vec::with_capacity(2 + 8 + 8 + text_bytes + body.bytes().len());
+        // Exactly what is needed: as shared bytes a record would else take an allocation more.
+        let text_bytes: usize = texts.iter().flatten().map(|text| text_bytes(text)).sum();
+        let sent_at_bytes = if sent_at.is_some() { 8 } else { 0 };
+        let mut out = Vec::with_capacity(2 + 8 + sent_at_bytes + text_bytes + body.bytes().len());
 
         let mut flags = 0;
         for (flag, is_set) in [
@@ -207,16 +208,24 @@ impl StoredMessage {
         }
         let has = |flag: u8| flags & flag != 0;
         let received_at = reader.number("received_at")?;
-        let agent = reader.text("agent id")?;
-        let agent = AgentId::new(agent).map_err(|_| RecordError::BadText("agent id"))?;
-        let message_id = if has(HAS_MESSAGE_ID) { Some(reader.text("message id")?) } else { None };
+        let agent =
+            reader.text("agent id", |id| AgentId::new(id))?.map_err(|_| RecordError::BadText("agent id"))?;
+        let message_id =
+            if has(HAS_MESSAGE_ID) { Some(reader.text("message id", str::to_owned)?) } else { None };
         let sent_at = if has(HAS_SENT_AT) { Some(reader.number("sent_at")?) } else { None };
-        let user = if has(HAS_USER) { Some(reader.text("user")?) } else { None };
-        let traceparent = if has(HAS_TRACEPARENT) { Some(reader.text("traceparent")?) } else { None };
+        let user = if has(HAS_USER) { Some(reader.text("user", str::to_owned)?) } else { None };
+        let traceparent =
+            if has(HAS_TRACEPARENT) { Some(reader.text("traceparent", str::to_owned)?) } else { None };
         let encoding = if has(BODY_IS_MSGPACK) { Encoding::Msgpack } else { Encoding::Json };
         let body = Body::trusted(encoding, reader.rest);
         Ok(StoredMessage { agent, received_at, message_id, sent_at, user, traceparent, body })
     }
+}
+
+/// How many bytes [`write_text`] writes: one for every seven bits of the length, at least one, and the text.
+fn text_bytes(text: &str) -> usize {
+    let more = std::iter::successors(Some(text.len() >> 7), |length| Some(length >> 7));
+    1 + more.take_while(|length| *length > 0).count() + text.len()
 }
 
 fn write_text(text: &str, out: &mut Vec<u8>) {
@@ -263,12 +272,13 @@ impl Reader {
         Err(RecordError::BadLength(part))
     }
 
-    fn text(&mut self, part: &'static str) -> Result<String, RecordError> {
+    /// Takes a text and gives what is made of it.
+    fn text<T>(&mut self, part: &'static str, make: impl FnOnce(&str) -> T) -> Result<T, RecordError> {
         let length = self.length(part)?;
         let text = self.rest.get(..length).ok_or(RecordError::Truncated(part))?;
-        let text = std::str::from_utf8(text).map_err(|_| RecordError::BadText(part))?.to_owned();
+        let made = make(std::str::from_utf8(text).map_err(|_| RecordError::BadText(part))?);
         self.rest.advance(length);
-        Ok(text)
+        Ok(made)
     }
 }
 

@@ -34,6 +34,10 @@ fn the_layout_is_the_one_written_down() {
     ]
     .concat();
     assert_eq!(full.encode(), expected);
+    for record in [plain, full] {
+        let bytes = record.encode();
+        assert_eq!(bytes.capacity(), bytes.len());
+    }
 }
 
 #[test]
