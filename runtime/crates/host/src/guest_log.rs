@@ -80,12 +80,17 @@ impl GuestLog {
     /// Logs a line as it is, or counts it as dropped.
     pub(crate) fn line(&self, stream: Stream, line: &str) {
         if self.admit() {
-            let receiver = &self.written.receiver;
-            if stream == Stream::Host {
-                tracing::warn!(target: "guest", { receiver.name = %receiver, %stream }, "{line}");
-            } else {
-                tracing::info!(target: "guest", { receiver.name = %receiver, %stream }, "{line}");
-            }
+            self.write(stream, line);
+        }
+    }
+
+    /// Logs a line that was [admitted](Self::admit).
+    pub(crate) fn write(&self, stream: Stream, line: &str) {
+        let receiver = &self.written.receiver;
+        if stream == Stream::Host {
+            tracing::warn!(target: "guest", { receiver.name = %receiver, %stream }, "{line}");
+        } else {
+            tracing::info!(target: "guest", { receiver.name = %receiver, %stream }, "{line}");
         }
     }
 
@@ -122,7 +127,8 @@ impl GuestLog {
         self.written.dropped.load(Ordering::Relaxed)
     }
 
-    fn admit(&self) -> bool {
+    /// Whether one more line may be logged; if not, it is counted as dropped.
+    pub(crate) fn admit(&self) -> bool {
         let written = &self.written;
         let mut window = written.window();
         written.roll(&mut window);

@@ -85,15 +85,17 @@ impl Output {
     }
 
     fn end_line(&self, lines: &mut Lines) {
-        let text = String::from_utf8_lossy(&lines.partial);
-        // Control characters could forge other lines, or act on a terminal.
-        let mut line = printable(text.trim_end_matches('\r'), MAX_LINE, false);
-        if lines.cut > 0 {
-            line.push_str(&format!("… ({} bytes more)", lines.cut));
-        }
-        self.log.line(self.stream, &line);
-        if self.stream == Stream::Stderr {
-            lines.keep(&line);
+        let admitted = self.log.admit();
+        let kept = self.stream == Stream::Stderr;
+        // A flood of lines that nobody will see is not made readable first.
+        if admitted || kept {
+            let line = lines.readable();
+            if admitted {
+                self.log.write(self.stream, &line);
+            }
+            if kept {
+                lines.keep(&line);
+            }
         }
         lines.partial.clear();
         lines.cut = 0;
@@ -106,6 +108,17 @@ impl Output {
 }
 
 impl Lines {
+    /// The line that ends here.
+    fn readable(&self) -> String {
+        let text = String::from_utf8_lossy(&self.partial);
+        // Control characters could forge other lines, or act on a terminal.
+        let mut line = printable(text.trim_end_matches('\r'), MAX_LINE, false);
+        if self.cut > 0 {
+            line.push_str(&format!("… ({} bytes more)", self.cut));
+        }
+        line
+    }
+
     fn keep(&mut self, line: &str) {
         if self.last.len() == LAST_LINES {
             self.last.pop_front();
