@@ -20,8 +20,11 @@ stop() {
     stop_children
     stop_server
     rm -rf "$data" "$result"
-    # Above 128 someone stopped it, which is no failure to explain.
-    if ((status != 0 && status < 128)); then
+    # Above 128 someone stopped it. The server and the load hear of that at the same time, so that the load may tell of
+    # messages which the server refused because it was stopping.
+    if ((status > 128)); then
+        echo 'stopped before the end' >&2
+    elif ((status != 0)); then
         printf 'the bench failed; the last lines of the server'\''s log (%s):\n' "$log" >&2
         tail -n 20 "$log" | cut -c 1-500 >&2 || true
     fi
