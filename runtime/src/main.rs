@@ -5,7 +5,13 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use mimalloc::MiMalloc;
 use wharf::cli::Cli;
+
+// A message is made on one thread, stored by another and handed over on a third, in pieces that each allocates and another
+// frees. The system's allocator takes a tenth of the server's time for that, and more for every core.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     Cli::parse().run()
