@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use axum::extract::State;
-use axum::routing::get;
-use axum::{Json, Router as Routes};
-use http::StatusCode;
+use axum::response::IntoResponse;
+use axum::{Json, Router};
+use http::header::CONTENT_TYPE;
+use http::{Method, StatusCode};
 use serde::Serialize;
 use wharf_log::{Durability, Topic};
 
@@ -23,9 +24,14 @@ mod metrics;
 mod rates;
 mod receivers;
 mod refused;
+mod routes;
 
 pub use rates::Rates;
 use receivers::ReceiverReport;
+use routes::Routes;
+
+/// What all this is, for programs. A test compares it with the routes, another one with answers.
+const OPENAPI: &str = include_str!("admin/openapi.json");
 
 /// What the operator's side looks at.
 #[derive(Debug)]
@@ -63,19 +69,30 @@ impl Admin {
 }
 
 /// The routes of the operator's side.
-pub fn routes(admin: Arc<Admin>) -> Routes {
-    Routes::new()
-        .route("/livez", get(livez))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics::metrics))
-        .route("/admin/v1/status", get(status))
+pub fn routes(admin: Arc<Admin>) -> Router {
+    all().serve(admin)
+}
+
+/// The method and the path of every route of the operator's side.
+pub fn operations() -> Vec<(Method, String)> {
+    all().operations()
+}
+
+fn all() -> Routes {
+    Routes::default()
+        .get("/livez", livez)
+        .get("/readyz", readyz)
+        .get("/metrics", metrics::metrics)
+        .get("/admin/v1/openapi.json", openapi)
+        .get("/admin/v1/status", status)
         .merge(receivers::routes())
         .merge(backup::routes())
         .merge(control::routes())
         .merge(dead_letters::routes())
-        .method_not_allowed_fallback(refused::no_such_method)
-        .fallback(refused::no_such_path)
-        .with_state(admin)
+}
+
+async fn openapi() -> impl IntoResponse {
+    ([(CONTENT_TYPE, "application/json")], OPENAPI)
 }
 
 async fn livez() -> &'static str {
@@ -148,5 +165,28 @@ fn durability_name(durability: Durability) -> &'static str {
         Durability::Fsync => "fsync",
         Durability::Os => "os",
         Durability::Memory => "memory",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn the_document_has_every_route_and_no_other() {
+        let document: Value = serde_json::from_str(OPENAPI).unwrap();
+        let paths = document["paths"].as_object().unwrap().iter();
+        let described: BTreeSet<String> = paths
+            .flat_map(|(path, item)| {
+                let methods = item.as_object().unwrap().keys().filter(|key| *key != "parameters");
+                methods.map(move |method| format!("{} {path}", method.to_uppercase()))
+            })
+            .collect();
+        let served = operations().into_iter().map(|(method, path)| format!("{method} {path}"));
+        assert_eq!(described, served.collect(), "describe it in runtime/src/admin/openapi.json");
     }
 }

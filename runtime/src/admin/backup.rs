@@ -3,19 +3,19 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
-use axum::routing::post;
-use axum::{Json, Router as Routes};
 use http::StatusCode;
 use serde::Serialize;
 
 use super::Admin;
 use super::refused::Refused;
+use super::routes::Routes;
 use crate::backup::{BackupError, Backups};
 
 /// Its routes.
-pub fn routes() -> Routes<Arc<Admin>> {
-    Routes::new().route("/admin/v1/backup", post(make).delete(remove))
+pub fn routes() -> Routes {
+    Routes::default().post("/admin/v1/backup", make).delete("/admin/v1/backup", remove)
 }
 
 #[derive(Serialize)]

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Json;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{DefaultBodyLimit, FromRequest, Path, Request, State};
-use axum::routing::post;
-use axum::{Json, Router as Routes};
+use axum::extract::{FromRequest, Path, Request, State};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use super::Admin;
 use super::refused::Refused;
+use super::routes::Routes;
 use crate::delivery::{ControlError, Controls, SeekTo, Sought};
 
 /// The largest order: a few names, and a command line of which 1 KiB is kept, all of which JSON may escape.
@@ -22,12 +22,12 @@ const MAX_ORDER_BYTES: usize = 16 * 1024;
 const ORDER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The routes of this part.
-pub fn routes() -> Routes<Arc<Admin>> {
-    Routes::new()
-        .route("/admin/v1/receivers/{receiver}/pause", post(pause))
-        .route("/admin/v1/receivers/{receiver}/resume", post(resume))
-        .route("/admin/v1/receivers/{receiver}/seek", post(seek))
-        .layer(DefaultBodyLimit::max(MAX_ORDER_BYTES))
+pub fn routes() -> Routes {
+    Routes::default()
+        .post("/admin/v1/receivers/{receiver}/pause", pause)
+        .post("/admin/v1/receivers/{receiver}/resume", resume)
+        .post("/admin/v1/receivers/{receiver}/seek", seek)
+        .bounded(MAX_ORDER_BYTES)
 }
 
 /// Does what blocks on the disk.

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use axum::routing::{get, post};
-use axum::{Json, Router as Routes};
 use serde::{Deserialize, Serialize};
 use wharf_state::MAX_PAGE;
 
 use super::Admin;
 use super::control::{blocking, state_of};
 use super::refused::Refused;
+use super::routes::Routes;
 use crate::delivery::{ControlError, Page, Queued, Which};
 use crate::letter_ids;
 
@@ -20,13 +20,16 @@ mod report;
 use report::{DamagedReport, LetterReport, ShownReport};
 
 /// The routes of this part.
-pub fn routes() -> Routes<Arc<Admin>> {
+pub fn routes() -> Routes {
     const LETTERS: &str = "/admin/v1/receivers/{receiver}/dead-letters";
-    Routes::new()
-        .route("/admin/v1/dead-letters", get(receivers))
-        .route(LETTERS, get(list).delete(drop_chosen))
-        .route(&format!("{LETTERS}/redrive"), post(redrive))
-        .route(&format!("{LETTERS}/{{id}}"), get(show).delete(drop_one))
+    const LETTER: &str = "/admin/v1/receivers/{receiver}/dead-letters/{id}";
+    Routes::default()
+        .get("/admin/v1/dead-letters", receivers)
+        .get(LETTERS, list)
+        .delete(LETTERS, drop_chosen)
+        .post(&format!("{LETTERS}/redrive"), redrive)
+        .get(LETTER, show)
+        .delete(LETTER, drop_one)
 }
 
 #[derive(Serialize)]

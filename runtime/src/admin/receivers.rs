@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
+use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router as Routes};
 use http::StatusCode;
 use serde::Serialize;
 use tokio::time::Instant;
@@ -13,12 +12,11 @@ use wharf_state::{Gap, GapReason, KnownGaps};
 
 use super::Admin;
 use super::refused::Refused;
+use super::routes::Routes;
 use crate::delivery::{ControlError, Lag, Status};
 
-pub(super) fn routes() -> Routes<Arc<Admin>> {
-    Routes::new()
-        .route("/admin/v1/receivers", get(receivers))
-        .route("/admin/v1/receivers/{receiver}", get(receiver))
+pub(super) fn routes() -> Routes {
+    Routes::default().get("/admin/v1/receivers", receivers).get("/admin/v1/receivers/{receiver}", receiver)
 }
 
 /// How a receiver is doing.
@@ -133,14 +131,16 @@ async fn receivers(State(admin): State<Arc<Admin>>) -> Json<ReceiversReport> {
     Json(ReceiversReport { receivers: reports(&admin).await })
 }
 
-async fn receiver(State(admin): State<Arc<Admin>>, Path(name): Path<String>) -> Response {
-    let gaps = match gaps(&admin, &name).await {
-        Ok(gaps) => gaps,
-        Err(error) => return Refused::from(error).into_response(),
-    };
-    // Every receiver that can be steered is fed, so there is one.
+async fn receiver(
+    State(admin): State<Arc<Admin>>,
+    name: Result<Path<String>, PathRejection>,
+) -> Result<Json<ReceiverDetails>, Refused> {
+    let Path(name) = name?;
+    let gaps = gaps(&admin, &name).await?;
     let found = admin.receivers.iter().enumerate().find(|(_, status)| status.name == name);
-    let Some((index, status)) = found else { return StatusCode::NOT_FOUND.into_response() };
+    // Every receiver that can be steered is fed, so there is one.
+    let (index, status) = found
+        .ok_or_else(|| Refused::new(StatusCode::NOT_FOUND, format!("the receiver {name:?} is not fed")))?;
     let lags = status.lags().await;
     let report = report(&admin, index, status, &lags, Some(&gaps));
     let cursors = lags.into_iter().map(|lag| CursorReport {
@@ -154,13 +154,12 @@ async fn receiver(State(admin): State<Arc<Admin>>, Path(name): Path<String>) -> 
     let records = topics
         .into_iter()
         .flat_map(|(data_type, gaps)| gaps.into_iter().map(move |gap| GapReport::of(&data_type, gap)));
-    Json(ReceiverDetails {
+    Ok(Json(ReceiverDetails {
         report,
         cursors: cursors.collect(),
         gap_records: records.collect(),
         damaged_gap_records: damaged,
-    })
-    .into_response()
+    }))
 }
 
 /// How all receivers are doing.

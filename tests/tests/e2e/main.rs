@@ -19,6 +19,7 @@ mod guests;
 mod hostile;
 mod inspect;
 mod metrics;
+mod openapi;
 mod oracle;
 mod output;
 mod overload;
