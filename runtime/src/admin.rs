@@ -13,8 +13,9 @@ use serde::Serialize;
 use wharf_log::{Durability, Topic};
 
 use crate::backup::Backups;
-use crate::delivery::{self, Controls};
+use crate::delivery::{self, Controls, Delivery};
 use crate::presence::Presence;
+use crate::swaps::Swaps;
 use crate::telemetry::{ListenerLabel, Metrics, ReceiverTypeLabel, TypeLabel};
 
 mod backup;
@@ -25,6 +26,7 @@ mod rates;
 mod receivers;
 mod refused;
 mod routes;
+mod swaps;
 
 pub use rates::Rates;
 use receivers::ReceiverReport;
@@ -45,11 +47,15 @@ pub struct Admin {
     /// Who is active.
     pub presence: Arc<Presence>,
     /// The receivers.
-    pub receivers: Vec<Arc<delivery::Status>>,
+    pub delivery: Arc<Delivery>,
     /// How many messages a second these finish.
     pub rates: Arc<Rates>,
     /// What an operator can do with the receivers.
     pub controls: Arc<Controls>,
+    /// The swaps of their components.
+    pub swaps: Arc<Swaps>,
+    /// The largest file of a component.
+    pub max_component_bytes: u64,
     /// Copies of the data directory.
     pub backups: Arc<Backups>,
     /// The numbers.
@@ -59,7 +65,8 @@ pub struct Admin {
 impl Admin {
     /// The receivers because of which a data type takes no messages.
     fn blockers(&self, data_type: &str) -> Vec<String> {
-        let mapped = self.receivers.iter().filter(|receiver| receiver.types.iter().any(|of| of == data_type));
+        let receivers = self.delivery.statuses();
+        let mapped = receivers.iter().filter(|receiver| receiver.types.iter().any(|of| of == data_type));
         let blocks = |receiver: &&Arc<delivery::Status>| {
             let label = ReceiverTypeLabel { receiver: receiver.name.clone(), r#type: data_type.to_owned() };
             self.metrics.blocks.get_or_create_owned(&label).get() != 0
@@ -89,6 +96,7 @@ fn all() -> Routes {
         .merge(backup::routes())
         .merge(control::routes())
         .merge(dead_letters::routes())
+        .merge(swaps::routes())
 }
 
 async fn openapi() -> impl IntoResponse {

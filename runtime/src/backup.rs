@@ -99,7 +99,10 @@ impl Backups {
         DirBuilder::new().mode(0o700).create(unfinished).map_err(at(unfinished))?;
         // Each before the cursors are copied that say what is not finished yet.
         let _held: Vec<_> = self.topics.iter().map(Topic::hold).collect();
+        // Before the state says which component a receiver has and after it, because it may be swapped meanwhile.
+        self.versions(&data_dir::versions(unfinished))?;
         self.state.back_up(&data_dir::state(unfinished))?;
+        self.versions(&data_dir::versions(unfinished))?;
         self.values(&data_dir::guests(unfinished))?;
         self.log(&data_dir::log(unfinished))?;
         self.data_dir.copy_marks(unfinished)?;
@@ -130,6 +133,26 @@ impl Backups {
             Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
             Err(TryLockError::WouldBlock) => Err(BackupError::Busy),
         }
+    }
+
+    /// Copies the components of receivers that are not copied yet. One that goes meanwhile is not needed.
+    fn versions(&self, to: &Path) -> Result<(), BackupError> {
+        let from = self.data_dir.versions();
+        fs::create_dir_all(to).map_err(at(to))?;
+        for entry in fs::read_dir(&from).map_err(at(&from))? {
+            let from = entry.map_err(at(&from))?.path();
+            let Some(name) = from.file_name() else { continue };
+            let to = to.join(name);
+            if to.try_exists().map_err(at(&to))? {
+                continue;
+            }
+            match fs::copy(&from, &to) {
+                Ok(_) => sync(&to)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(at(&from)(error)),
+            }
+        }
+        sync(to)
     }
 
     fn values(&self, to: &Path) -> Result<(), BackupError> {

@@ -16,9 +16,12 @@ pub mod run;
 pub mod seek;
 pub mod send;
 pub mod status;
+pub mod swap;
+pub mod swaps;
 
 mod arguments;
 mod offline;
+mod operator;
 mod progress;
 mod table;
 mod time;
@@ -67,6 +70,10 @@ enum Command {
     Resume(pause::Args),
     /// Have a running server make a backup in its data directory.
     Backup(backup::Args),
+    /// Replace the component of a receiver while messages flow.
+    Swap(swap::Args),
+    /// Show what was swapped, and what became of the messages around it.
+    Swaps(swaps::Args),
     /// Move the cursors of a paused receiver, so that it gets messages again or not at all.
     Seek(seek::Args),
     /// Look at dead letters, give them to their receiver again, or drop them.
@@ -118,6 +125,8 @@ impl Command {
             Command::Pause(args) => pause::run(pause::Action::Pause, args, shutdown).await,
             Command::Resume(args) => pause::run(pause::Action::Resume, args, shutdown).await,
             Command::Backup(args) => backup::run(args, shutdown).await,
+            Command::Swap(args) => swap::run(args, shutdown).await,
+            Command::Swaps(args) => swaps::run(args, shutdown).await,
             Command::Seek(args) => seek::run(args, shutdown).await,
             Command::Dlq(args) => dlq::run(args, shutdown).await,
             Command::Send(args) => send::run(args, shutdown).await,

@@ -1,8 +1,9 @@
 //! Loads the components that the config names, and says everything that is wrong with them at once.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 use wharf_host::{
@@ -87,8 +88,13 @@ pub fn host(config: &Config, keyvalue: Option<KeyValue>) -> Result<Host, Compone
     .map_err(ComponentErrors::Host)
 }
 
-/// Loads the component of every receiver, compiling what is not in the cache.
-pub async fn load(host: &Host, config: &Config) -> Result<Vec<Fed>, ComponentErrors> {
+/// Loads the component of every receiver, compiling what is not in the cache. `instead`: by receiver, the file of another component
+/// than that of the config.
+pub async fn load(
+    host: &Host,
+    config: &Config,
+    instead: &BTreeMap<String, PathBuf>,
+) -> Result<Vec<Fed>, ComponentErrors> {
     let problems = paths::check(config);
     if !problems.is_empty() {
         return Err(ComponentErrors::Paths { file: config.file.clone(), problems });
@@ -96,7 +102,8 @@ pub async fn load(host: &Host, config: &Config) -> Result<Vec<Fed>, ComponentErr
     let mut loaded = Vec::new();
     let mut errors = Vec::new();
     for settings in &config.receivers {
-        match host.load(options(settings)).await {
+        let component = instead.get(&settings.name).unwrap_or(&settings.component);
+        match host.load(options(settings, component)).await {
             Ok(receiver) => {
                 loaded.push(Fed { settings: settings.clone(), receiver });
             }
@@ -116,10 +123,11 @@ pub fn max_open_files(config: &Config) -> usize {
     with_folders.map(|receiver| (receiver.instances + receiver.http_concurrency) * MAX_OPEN_FILES).sum()
 }
 
-fn options(settings: &Receiver) -> ReceiverOptions {
+/// How a component is loaded for a receiver with these settings.
+pub fn options(settings: &Receiver, component: &Path) -> ReceiverOptions {
     ReceiverOptions {
         name: settings.name.clone(),
-        component: settings.component.clone(),
+        component: component.to_owned(),
         grants: grants(settings),
         settings: settings.settings.clone(),
         ticks: settings.tick.is_some(),

@@ -432,6 +432,18 @@ pub struct Receiver {
     pub http_body: u64,
     /// Lines a second that it may write to the log. Default: 100; what is above is counted and dropped.
     pub log_lines: u32,
+    /// Whether a changed file of its component is swapped in by itself. Default: no.
+    pub watch: bool,
+    /// How long a swap waits for a call that is running. Default: 5 s, as long as a call may take.
+    pub swap_timeout: Duration,
+    /// How long a version that was swapped in is compared with the one before it. Default: 30 s; 0 does not compare.
+    pub probation: Duration,
+    /// By how much the share of failed messages, in percent, may be above that of the version before. Default: 5.
+    pub probation_failed_percent: u32,
+    /// How many times as long as those of the version before its calls may take for each message. Default: 10.
+    pub probation_slowdown: u32,
+    /// Whether the dead letters of a version that was rolled back are given to the one before. Default: no.
+    pub probation_redrive: bool,
 }
 
 impl Receiver {
@@ -482,6 +494,12 @@ impl Receiver {
             http_deadline: Duration::from_secs(5),
             http_body: MIB,
             log_lines: 100,
+            watch: false,
+            swap_timeout: Duration::from_secs(5),
+            probation: Duration::from_secs(30),
+            probation_failed_percent: 5,
+            probation_slowdown: 10,
+            probation_redrive: false,
         }
     }
 }

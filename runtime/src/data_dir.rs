@@ -13,6 +13,7 @@
 //!   state/          cursors (wharf-state)
 //!   guests/         what receivers keep under keys (wharf-state)
 //!   components/     compiled components (wharf-host)
+//!   versions/       the components that receivers have, and those before them
 //!   backup/         a copy of all this but the ballast and the components, if an operator had one made
 //! ```
 
@@ -225,6 +226,11 @@ impl DataDir {
         self.path.join(UNFINISHED_BACKUP)
     }
 
+    /// Where the components of receivers are kept.
+    pub fn versions(&self) -> PathBuf {
+        versions(&self.path)
+    }
+
     /// Where topics are kept.
     pub fn log(&self) -> PathBuf {
         log(&self.path)
@@ -239,6 +245,11 @@ impl DataDir {
     pub fn guests(&self) -> PathBuf {
         guests(&self.path)
     }
+}
+
+/// Where the components of the receivers of a data directory are kept.
+pub fn versions(data_dir: &Path) -> PathBuf {
+    data_dir.join("versions")
 }
 
 /// Where the topics of a data directory are kept.

@@ -21,47 +21,40 @@ mod breaker;
 mod burial;
 mod caller;
 mod controls;
+mod exchange;
+mod feeding;
 mod halt;
 mod progress;
 mod quota;
+mod recent;
 mod redrive;
 mod source;
 mod status;
 mod waiting;
+mod window;
 mod worker;
 
 use std::collections::{BTreeSet, HashMap};
-use std::num::NonZeroUsize;
-use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use thiserror::Error;
-use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use wharf_log::{Durability, LaneSet, Topic};
+use wharf_log::{Durability, Topic};
 use wharf_state::{KeyValue, State, StateError};
 
 use crate::config;
 use crate::data_dir::{DataDir, DataDirError};
 use crate::gate::Gate;
-use crate::telemetry::Metrics;
-use backlog::Backlog;
-use breaker::Breaker;
-use burial::Burials;
-use controls::Steered;
 pub use controls::{
     ControlError, Controls, LetterState, Letters, Page, Queued, SeekTo, Shown, Sought, Which,
 };
-use halt::Halt;
-use progress::{Keeper, Progress};
-use redrive::Redrives;
-use source::Source;
+pub use exchange::{ExchangeError, Exchanged, Handover, OpenWindow, Replacement, Terms};
+pub use feeding::{Feeding, Means};
+use progress::{Keeper, Keeping, Progress};
+pub use recent::Work;
 pub use status::{Lag, ReceiverState, Status};
-use worker::{Parts, Worker};
 
 /// The longest pause before a message or an instance is tried again on our own account.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -135,27 +128,26 @@ pub struct Feed {
 /// All deliveries of a server.
 #[derive(Debug)]
 pub struct Delivery {
-    statuses: Vec<Arc<Status>>,
+    means: Means,
+    fed: RwLock<Vec<Arc<Feeding>>>,
     controls: Arc<Controls>,
-    progress: Vec<Arc<Progress>>,
-    workers: TaskTracker,
-    backlogs: TaskTracker,
-    keeper: tokio::task::JoinHandle<bool>,
-    stop: CancellationToken,
-    saved: CancellationToken,
+    progress: AllProgress,
+    keeper: Keeping,
 }
+
+/// The data types of a receiver, and its cursors in them.
+pub type Mapped = Vec<(Feed, Arc<Progress>)>;
+
+/// The cursors of all receivers. Clones are the same list.
+type AllProgress = Arc<RwLock<Vec<Arc<Progress>>>>;
 
 /// Receivers whose cursors are taken up, not yet fed.
-pub struct Prepared {
-    workers: Vec<Worker>,
-    backlogs: Vec<Backlog>,
-    statuses: Vec<Arc<Status>>,
+pub struct TakenUp {
+    receivers: Vec<(Fed, Mapped)>,
     controls: Controls,
-    progress: Vec<Arc<Progress>>,
-    stop: CancellationToken,
 }
 
-impl Prepared {
+impl TakenUp {
     /// Takes up the cursors of every receiver. One that is new to a type starts at the end of its topic, and that is
     /// written down durably before any message can arrive: from then on nothing is skipped. Blocks on the disk.
     pub fn new(
@@ -164,145 +156,85 @@ impl Prepared {
         data_dir: &Arc<DataDir>,
         state: &State,
         keyvalue: Option<&KeyValue>,
-        metrics: &Metrics,
-    ) -> Result<Prepared, DeliveryError> {
-        let mut prepared = Prepared {
-            workers: Vec::new(),
-            backlogs: Vec::new(),
-            statuses: Vec::new(),
-            controls: Controls::open(data_dir.clone(), state.clone(), keyvalue.cloned())?,
-            progress: Vec::new(),
-            stop: CancellationToken::new(),
-        };
+    ) -> Result<TakenUp, DeliveryError> {
+        let controls = Controls::open(data_dir.clone(), state.clone(), keyvalue.cloned())?;
         let mut known: BTreeSet<(String, String)> = data_dir.known_receivers()?.into_iter().collect();
         let known_before = known.len();
-        for Fed { settings, receiver } in receivers {
-            let mut taken_up = Vec::new();
-            for data_type in &settings.types {
+        let mut taken_up = Vec::new();
+        for fed in receivers {
+            let mut mapped = Vec::new();
+            for data_type in &fed.settings.types {
                 // The config has been checked: every mapped type is configured.
                 if let Some(feed) = feeds.get(data_type) {
-                    let pair = (settings.name.clone(), data_type.clone());
+                    let pair = (fed.settings.name.clone(), data_type.clone());
                     let is_known = known.contains(&pair);
-                    let progress = Arc::new(Progress::take_up(&settings, data_type, feed, is_known, state)?);
+                    let progress = Progress::take_up(&fed.settings, data_type, feed, is_known, state)?;
                     if feed.durability != Durability::Memory {
                         known.insert(pair);
                     }
-                    prepared.progress.push(progress.clone());
-                    prepared.backlogs.push(Backlog::new(&settings, feed, progress.clone(), metrics));
-                    taken_up.push((data_type.clone(), feed.clone(), progress));
+                    mapped.push((feed.clone(), Arc::new(progress)));
                 }
             }
-            let topics: Vec<_> =
-                taken_up.iter().map(|(_, feed, progress)| (feed.topic.clone(), progress.clone())).collect();
-            let paused = prepared.controls.starts_paused(&settings.name);
-            let breaker = Arc::new(Breaker::new(&settings, paused));
-            let instances = NonZeroUsize::new(settings.instances).unwrap_or(NonZeroUsize::MIN);
-            let lanes_of_workers: Vec<_> =
-                (0..instances.get()).map(|index| LaneSet::owned_by(index, instances)).collect();
-            let redrives = Arc::new(Redrives::new(lanes_of_workers.clone()));
-            let halt = Arc::new(Halt::new(instances.get(), settings.deadline, prepared.stop.clone()));
-            let steered = Steered {
-                breaker: breaker.clone(),
-                redrives: redrives.clone(),
-                halt: halt.clone(),
-                topics: topics.clone(),
-            };
-            prepared.controls.add(&settings.name, steered);
-            let status =
-                Arc::new(Status::new(&settings, receiver.digest(), topics, breaker.clone(), metrics));
-            for (index, lanes) in lanes_of_workers.into_iter().enumerate() {
-                let source = |(data_type, feed, progress): &(String, Feed, Arc<Progress>)| {
-                    Source::new(data_type, feed, lanes, progress.clone(), settings.retry_pause)
-                };
-                let parts = Parts {
-                    index,
-                    lanes,
-                    sources: taken_up.iter().map(source).collect(),
-                    status: status.clone(),
-                    breaker: breaker.clone(),
-                    burials: Burials::new(
-                        &settings,
-                        receiver.digest(),
-                        state.clone(),
-                        keyvalue.cloned(),
-                        status.clone(),
-                    ),
-                    redrives: redrives.clone(),
-                    halt: halt.clone(),
-                    stop: prepared.stop.clone(),
-                };
-                prepared.workers.push(Worker::new(receiver.clone(), &settings, parts));
-            }
-            prepared.statuses.push(status);
+            taken_up.push((fed, mapped));
         }
         if known.len() > known_before {
             data_dir.know_receivers(&known.into_iter().collect::<Vec<_>>())?;
         }
-        Ok(prepared)
+        Ok(TakenUp { receivers: taken_up, controls })
     }
 
-    /// Starts to feed: guests run on `guests`, cursors are saved every `cursor_interval` from the current runtime, after what
-    /// receivers have put into `keyvalue`.
-    pub fn start(
-        self,
-        guests: &Handle,
-        state: State,
-        keyvalue: Option<KeyValue>,
-        cursor_interval: Duration,
-    ) -> Delivery {
-        let Prepared { workers, backlogs: bounded, statuses, controls, progress, stop } = self;
-        let tasks = TaskTracker::new();
-        for worker in workers {
-            let status = worker.status();
-            let fed = AssertUnwindSafe(worker.run()).catch_unwind();
-            let watched = async move {
-                // A defect of ours, which has said on standard error what it is: it must not look like work.
-                if fed.await.is_err() {
-                    status.broken();
-                    tracing::error!(
-                        receiver.name = status.name,
-                        "a worker panicked; its receiver is not fed until the server is started again"
-                    );
-                }
-            };
-            tasks.spawn_on(watched, guests);
+    /// Starts to feed. Cursors are saved every `cursor_interval` from the current runtime, after what receivers have put into their
+    /// key-value store.
+    pub fn start(self, means: Means, cursor_interval: Duration) -> Delivery {
+        let TakenUp { receivers, controls } = self;
+        let mut fed = Vec::new();
+        let mut progress = Vec::new();
+        for (Fed { settings, receiver }, mapped) in receivers {
+            progress.extend(mapped.iter().map(|(_, progress)| progress.clone()));
+            let paused = controls.starts_paused(&settings.name);
+            let prepared = Feeding::prepare((settings, receiver), mapped, paused, None, &means);
+            controls.put(&prepared.feeding().settings.name, prepared.feeding().steered.clone());
+            fed.push(prepared.start(&means));
         }
-        tasks.close();
-        // Not where guests run, so that one that keeps its threads busy is bounded all the same.
-        let backlogs = TaskTracker::new();
-        for backlog in bounded {
-            backlogs.spawn(backlog.run(state.clone(), keyvalue.clone(), stop.clone()));
-        }
-        backlogs.close();
-        let saved = CancellationToken::new();
-        let keeper = Keeper::new(progress.clone(), state, keyvalue, cursor_interval);
-        let keeper = tokio::spawn(keeper.run(saved.clone()));
-        Delivery {
-            statuses,
-            controls: Arc::new(controls),
-            progress,
-            workers: tasks,
-            backlogs,
-            keeper,
-            stop,
-            saved,
-        }
+        let progress = Arc::new(RwLock::new(progress));
+        let keeper =
+            Keeper::new(progress.clone(), means.state.clone(), means.keyvalue.clone(), cursor_interval);
+        let keeper = Keeping::start(keeper);
+        Delivery { means, fed: RwLock::new(fed), controls: Arc::new(controls), progress, keeper }
     }
 }
 
 impl Delivery {
+    /// The receivers that are being fed now, in the order of the config.
+    pub fn receivers(&self) -> Vec<Arc<Feeding>> {
+        self.fed.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The one of that name.
+    pub fn receiver(&self, name: &str) -> Option<Arc<Feeding>> {
+        self.receivers().into_iter().find(|feeding| feeding.settings.name == name)
+    }
+
     /// What can be said of each receiver now.
-    pub fn statuses(&self) -> &[Arc<Status>] {
-        &self.statuses
+    pub fn statuses(&self) -> Vec<Arc<Status>> {
+        self.receivers().iter().map(|feeding| feeding.status.clone()).collect()
     }
 
     /// Says at any moment from where on some receiver still needs a topic; nothing if none is mapped to it.
     pub fn needed_from(&self) -> impl Fn(&str) -> Option<u64> + Send + use<> {
         let progress = self.progress.clone();
         move |topic| {
+            let progress = progress.read().unwrap_or_else(PoisonError::into_inner);
             let mapped = progress.iter().filter(|progress| progress.topic() == topic);
             mapped.map(|progress| progress.saved_lowest()).min()
         }
+    }
+
+    /// Cursors of a receiver as they are now, by data type.
+    pub fn cursors(feeding: &Feeding) -> Vec<(String, wharf_state::Cursors)> {
+        let cursors =
+            |(feed, progress): &(Feed, Arc<Progress>)| (feed.topic.name().to_owned(), progress.cursors());
+        feeding.mapped.iter().map(cursors).collect()
     }
 
     /// What an operator can do with the receivers.
@@ -315,21 +247,26 @@ impl Delivery {
     ///
     /// Says whether the saved cursors tell all: if not, messages were delivered and not finished, by this run or one before
     /// it, or a cursor could not be saved, and what comes again must be marked as a redelivery.
-    pub async fn stop(self, deadline: Instant) -> bool {
-        self.stop.cancel();
-        let ended = timeout_at(deadline, self.workers.wait()).await.is_ok();
+    pub async fn stop(&self, deadline: Instant) -> bool {
+        self.means.stop.cancel();
+        let receivers = self.receivers();
+        let ending = async {
+            for feeding in &receivers {
+                feeding.workers_ended().await;
+            }
+        };
+        let ended = timeout_at(deadline, ending).await.is_ok();
         if !ended {
             tracing::warn!("receivers were still working when the time to stop was over");
         }
-        // They end at once, but for a write that has begun.
-        self.backlogs.wait().await;
-        self.saved.cancel();
-        let saved = self.keeper.await.unwrap_or_else(|error| {
-            tracing::error!(%error, "the task that saves cursors ended early");
-            false
-        });
-        let interrupted = self.statuses.iter().any(|status| status.is_interrupted());
-        let repeating = self.progress.iter().any(|progress| progress.is_repeating());
+        for feeding in &receivers {
+            // They end at once, but for a write that has begun.
+            feeding.backlogs_ended().await;
+        }
+        let saved = self.keeper.stop().await;
+        let interrupted = receivers.iter().any(|feeding| feeding.status.is_interrupted());
+        let progress = self.progress.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let repeating = progress.iter().any(|progress| progress.is_repeating());
         ended && saved && !interrupted && !repeating
     }
 }

@@ -21,5 +21,6 @@ pub mod presence;
 pub mod retention;
 pub mod router;
 pub mod server;
+pub mod swaps;
 pub mod telemetry;
 mod unix_time;

@@ -4,7 +4,7 @@
 //! looked at. On the way down the order is that of the data: first nothing more is accepted, then what was read is
 //! answered, then receivers end, then cursors and topics are closed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use wharf_host::Host;
 use wharf_log::{Log, OpenError, Retention, TopicOptions};
 use wharf_state::{KeyValue, State, StateError};
 
@@ -27,10 +28,10 @@ use crate::components::{self, ComponentErrors};
 use crate::config::{Config, DataType};
 use crate::data_dir::{DataDir, DataDirError, ballast};
 use crate::dedup::{self, Dedup};
-use crate::delivery::{DeliveryError, Fed, Feed, Prepared};
+use crate::delivery::{DeliveryError, Fed, Feed, Means, TakenUp};
 use crate::frontend::guard::{self, Guard};
 use crate::frontend::listener::{self, Listener};
-use crate::frontend::pages::{self, Page, Pages};
+use crate::frontend::pages::{self, Page, PageReceivers, Pages};
 use crate::frontend::room::Room;
 use crate::frontend::{self, Frontend};
 use crate::gate::Gate;
@@ -38,6 +39,8 @@ use crate::open_files;
 use crate::presence::Presence;
 use crate::retention::{self, AbsenceError};
 use crate::router::Router;
+use crate::swaps::start::StartError;
+use crate::swaps::{self, KeepError, Kept, Swaps};
 use crate::telemetry::{Metrics, ReceiverLabel, TypeLabel};
 
 /// Connections of operators and scrapers that may be open at once. They are few; the bound only keeps a broken scraper
@@ -73,6 +76,12 @@ pub enum ServeError {
     /// The state database can't be opened.
     #[error("open the state database")]
     State(#[source] StateError),
+    /// It is not known which components receivers have.
+    #[error(transparent)]
+    Versions(#[from] StartError),
+    /// The components of receivers can't be kept.
+    #[error(transparent)]
+    Keep(#[from] KeepError),
     /// It is not known for which receivers messages are to be kept.
     #[error(transparent)]
     Absence(#[from] AbsenceError),
@@ -121,10 +130,23 @@ pub async fn run(
     );
     let keyvalue = open_keyvalue(&data_dir, &config).await?;
     let host = components::host(&config, keyvalue.clone())?;
+    let (state, kept) = {
+        let (state, versions) = (data_dir.state(), data_dir.versions());
+        blocking(move || {
+            let state = State::open(&state).map_err(ServeError::State)?;
+            Ok::<_, ServeError>((state, Kept::open(versions)?))
+        })
+        .await??
+    };
+    let beginning = swaps::start::look(&config, &state, kept).await?;
     // Compiling may take minutes; whoever stops the server meanwhile need not wait for it.
     let fed = tokio::select! {
-        fed = components::load(&host, &config) => fed?,
+        fed = components::load(&host, &config, &beginning.instead) => fed?,
         () = shutdown.cancelled() => return Ok(()),
+    };
+    let versions = {
+        let state = state.clone();
+        blocking(move || beginning.write_down(&state)).await??
     };
     for warning in config.warnings() {
         tracing::warn!(warning, "the config can be improved");
@@ -139,10 +161,11 @@ pub async fn run(
         drop(metrics.live_browsers.get_or_create(&ReceiverLabel::new(&settings.name)));
     }
     metrics.guests.set(fed.iter().map(|fed| fed.receiver.clone()).collect());
-    let stored = Stored::open(data_dir, keyvalue, &config, &metrics).await?;
+    let stored = Stored::open(data_dir, state, keyvalue, versions, &config, &metrics).await?;
     let guests = guest_runtime(config.host.threads).map_err(ServeError::Start)?;
     let outcome =
-        serve(config, started, max_connections, metrics, fed, stored, &guests, listening, shutdown).await;
+        serve(config, started, max_connections, metrics, host, fed, stored, &guests, listening, shutdown)
+            .await;
     // What still runs there has been told to end and had its time.
     guests.shutdown_background();
     outcome
@@ -157,19 +180,22 @@ async fn serve(
     started: Instant,
     max_connections: usize,
     metrics: Arc<Metrics>,
+    host: Host,
     fed: Vec<Fed>,
     stored: Stored,
     guests: &Runtime,
     listening: impl FnOnce(&Addresses),
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
-    let Stored { data_dir, log, state, keyvalue, feeds, kept } = stored;
-    let pages: BTreeMap<String, Page> =
-        fed.iter().map(|fed| (fed.settings.name.clone(), page(fed))).collect();
-    let prepared = {
-        let (data_dir, feeds, state) = (data_dir.clone(), feeds.clone(), state.clone());
-        let (keyvalue, metrics) = (keyvalue.clone(), metrics.clone());
-        blocking(move || Prepared::new(fed, &feeds, &data_dir, &state, keyvalue.as_ref(), &metrics)).await??
+    let Stored { data_dir, log, state, keyvalue, versions, feeds, kept } = stored;
+    let page_receivers = Arc::new(PageReceivers::default());
+    for Fed { settings, receiver } in &fed {
+        page_receivers.put(&settings.name, Page::new(receiver.clone(), settings));
+    }
+    let taken_up = {
+        let (data_dir, feeds) = (data_dir.clone(), feeds.clone());
+        let (state, keyvalue) = (state.clone(), keyvalue.clone());
+        blocking(move || TakenUp::new(fed, &feeds, &data_dir, &state, keyvalue.as_ref())).await??
     };
     let topics = config.types.iter().filter_map(|data_type| feeds.get(&data_type.name));
     let presence = Arc::new(Presence::new(
@@ -187,11 +213,7 @@ async fn serve(
     let addresses = Addresses {
         agents: agents_socket.local_addr().map_err(ServeError::Start)?,
         admin: admin_socket.local_addr().map_err(ServeError::Start)?,
-        pages: pages
-            .iter()
-            .filter(|(_, page)| page.receiver.serves_pages())
-            .map(|(name, _)| name.clone())
-            .collect(),
+        pages: page_receivers.serving(),
     };
 
     {
@@ -199,8 +221,14 @@ async fn serve(
         blocking(move || data_dir.mark_running()).await??;
     }
     let keeper = presence.start(state.clone(), config.state.cursor_interval, shutdown.clone());
-    let delivery =
-        prepared.start(guests.handle(), state.clone(), keyvalue.clone(), config.state.cursor_interval);
+    let means = Means {
+        state: state.clone(),
+        keyvalue: keyvalue.clone(),
+        metrics: metrics.clone(),
+        guests: guests.handle().clone(),
+        stop: CancellationToken::new(),
+    };
+    let delivery = Arc::new(taken_up.start(means, config.state.cursor_interval));
     let remembering = tokio::spawn(dedup::keep(remembering, state.clone(), shutdown.clone()));
     let ballasting = tokio::spawn(ballast::watch(data_dir.clone(), shutdown.clone()));
     let trimming = tokio::spawn(retention::run(kept, delivery.needed_from(), shutdown.clone()));
@@ -236,7 +264,7 @@ async fn serve(
         sockets: sockets.clone(),
     });
     let pages = Arc::new(Pages {
-        receivers: pages,
+        receivers: page_receivers.clone(),
         guests: guests.handle().clone(),
         room,
         request_timeout: config.limits.request_timeout,
@@ -245,8 +273,22 @@ async fn serve(
         stop: shutdown.clone(),
         sockets: sockets.clone(),
     });
+    let swaps = {
+        let parts = swaps::Parts {
+            host,
+            max_component_bytes: config.host.max_component,
+            delivery: delivery.clone(),
+            state: state.clone(),
+            kept: versions,
+            pages: page_receivers,
+            metrics: metrics.clone(),
+            stop: shutdown.clone(),
+        };
+        blocking(move || Swaps::new(parts)).await?.map_err(ServeError::State)?
+    };
+    let watching = tokio::spawn(swaps.clone().watch());
     let rates = Arc::new(Rates::default());
-    let rating = tokio::spawn(rates.clone().watch(delivery.statuses().to_vec(), shutdown.clone()));
+    let rating = tokio::spawn(rates.clone().watch(delivery.clone(), shutdown.clone()));
     let admin = Arc::new(Admin {
         started,
         ready: AtomicBool::new(true),
@@ -259,10 +301,12 @@ async fn serve(
             })
             .collect(),
         presence,
-        receivers: delivery.statuses().to_vec(),
+        delivery: delivery.clone(),
         rates,
         controls: delivery.controls().clone(),
+        swaps: swaps.clone(),
         backups: Arc::new(backups),
+        max_component_bytes: config.host.max_component,
         metrics: metrics.clone(),
     });
 
@@ -316,6 +360,8 @@ async fn serve(
     let _ = ballasting.await;
     let _ = rating.await;
     let _ = remembering.await;
+    let _ = watching.await;
+    swaps.stop().await;
     let clean = delivery.stop(ended_by).await;
     log.close().await;
     keeper.stop().await;
@@ -326,7 +372,7 @@ async fn serve(
     let _ = tokio::time::timeout(Duration::from_secs(1), operators).await;
     // Closing the databases waits for the disk. What operators can do uses that of the state too.
     blocking(move || {
-        drop((admin, state));
+        drop((admin, delivery, swaps, state));
         if let Some(Err(error)) = keyvalue.map(|keyvalue| keyvalue.close()) {
             let error: &dyn std::error::Error = &error;
             tracing::error!(error, "failed to close the key-value store of receivers");
@@ -344,6 +390,8 @@ struct Stored {
     state: State,
     /// If some receiver may keep values.
     keyvalue: Option<KeyValue>,
+    /// The components of receivers.
+    versions: Kept,
     feeds: HashMap<String, Feed>,
     kept: Vec<retention::Kept>,
 }
@@ -351,7 +399,9 @@ struct Stored {
 impl Stored {
     async fn open(
         data_dir: DataDir,
+        state: State,
         keyvalue: Option<KeyValue>,
+        versions: Kept,
         config: &Config,
         metrics: &Metrics,
     ) -> Result<Stored, ServeError> {
@@ -368,12 +418,11 @@ impl Stored {
             })
             .collect();
         let data_dir = Arc::new(data_dir);
-        let (configured, opened) = (config.clone(), data_dir.clone());
-        let (log, state, absent) = blocking(move || {
+        let (configured, opened, cursors) = (config.clone(), data_dir.clone(), state.clone());
+        let (log, absent) = blocking(move || {
             let log = Log::open(&opened.log(), options).map_err(ServeError::Log)?;
-            let state = State::open(&opened.state()).map_err(ServeError::State)?;
-            let absent = retention::absent(&state, &opened, &configured)?;
-            Ok::<_, ServeError>((log, state, absent))
+            let absent = retention::absent(&cursors, &opened, &configured)?;
+            Ok::<_, ServeError>((log, absent))
         })
         .await??;
         log.set_reserve(config.log.disk_reserve);
@@ -397,7 +446,7 @@ impl Stored {
                 absent: absent.iter().filter(|absent| absent.topic == data_type.name).cloned().collect(),
             })
             .collect();
-        Ok(Stored { data_dir, log, state, keyvalue, feeds, kept })
+        Ok(Stored { data_dir, log, state, keyvalue, versions, feeds, kept })
     }
 }
 
@@ -430,10 +479,6 @@ fn message_ids(
         Some((data_type.name.clone(), Arc::new(dedup)))
     };
     remembering.filter_map(dedup).collect()
-}
-
-fn page(fed: &Fed) -> Page {
-    Page { receiver: fed.receiver.clone(), max_body: usize_of(fed.settings.http_body) }
 }
 
 /// Every request passes the guard first.

@@ -42,8 +42,7 @@ pub async fn blocking<T: Send + 'static>(
 
 /// What a receiver is doing.
 pub fn state_of(admin: &Admin, receiver: &str) -> &'static str {
-    let status = admin.receivers.iter().find(|status| status.name == receiver);
-    status.map_or("unknown", |status| status.state().as_str())
+    admin.delivery.receiver(receiver).map_or("unknown", |feeding| feeding.status.state().as_str())
 }
 
 async fn pause(

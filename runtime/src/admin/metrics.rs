@@ -15,8 +15,8 @@ use crate::telemetry::{Format, Metrics, ReceiverLabel, ReceiverTypeLabel, StateL
 pub(super) async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
     let accepted = headers.get_all(ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
     let format = Format::accepted_by(&accepted.collect::<Vec<_>>().join(","));
-    for receiver in &admin.receivers {
-        look_at(&admin, receiver).await;
+    for receiver in admin.delivery.statuses() {
+        look_at(&admin, &receiver).await;
     }
     // Off the threads that serve sockets: all series of all receivers are read.
     let rendered = tokio::task::spawn_blocking(move || admin.metrics.render(format)).await;

@@ -26,6 +26,8 @@ pub(super) struct ReceiverReport {
     component: ComponentReport,
     types: Vec<String>,
     state: &'static str,
+    /// What is being done with its component, if anything is.
+    stage: Option<&'static str>,
     instances: usize,
     /// Since the server was started: messages finished, calls that failed, messages that became dead letters.
     handled: u64,
@@ -55,6 +57,8 @@ pub(super) struct ReceiverReport {
 struct ComponentReport {
     digest: String,
     path: String,
+    /// Since when it runs, in Unix milliseconds.
+    since: u64,
 }
 
 #[derive(Serialize)]
@@ -137,12 +141,12 @@ async fn receiver(
 ) -> Result<Json<ReceiverDetails>, Refused> {
     let Path(name) = name?;
     let gaps = gaps(&admin, &name).await?;
-    let found = admin.receivers.iter().enumerate().find(|(_, status)| status.name == name);
+    let found = admin.delivery.receiver(&name);
     // Every receiver that can be steered is fed, so there is one.
-    let (index, status) = found
+    let feeding = found
         .ok_or_else(|| Refused::new(StatusCode::NOT_FOUND, format!("the receiver {name:?} is not fed")))?;
-    let lags = status.lags().await;
-    let report = report(&admin, index, status, &lags, Some(&gaps));
+    let lags = feeding.status.lags().await;
+    let report = report(&admin, &feeding.status, &lags, Some(&gaps));
     let cursors = lags.into_iter().map(|lag| CursorReport {
         r#type: lag.data_type,
         next: lag.next,
@@ -165,10 +169,10 @@ async fn receiver(
 /// How all receivers are doing.
 pub(super) async fn reports(admin: &Arc<Admin>) -> Vec<ReceiverReport> {
     let mut reports = Vec::new();
-    for (index, status) in admin.receivers.iter().enumerate() {
+    for status in admin.delivery.statuses() {
         // The other way to ask says why, if they can't be read.
         let gaps = gaps(admin, &status.name).await.ok();
-        reports.push(report(admin, index, status, &status.lags().await, gaps.as_ref()));
+        reports.push(report(admin, &status, &status.lags().await, gaps.as_ref()));
     }
     reports
 }
@@ -178,25 +182,24 @@ async fn gaps(admin: &Arc<Admin>, receiver: &str) -> Result<KnownGaps, ControlEr
     tokio::task::spawn_blocking(move || controls.gaps(&name)).await?
 }
 
-fn report(
-    admin: &Admin,
-    index: usize,
-    status: &Status,
-    lags: &[Lag],
-    gaps: Option<&KnownGaps>,
-) -> ReceiverReport {
+fn report(admin: &Admin, status: &Status, lags: &[Lag], gaps: Option<&KnownGaps>) -> ReceiverReport {
     let (handled, waiting) = (status.handled.get(), status.waiting());
     let usage = admin.controls.letter_usage(&status.name);
     ReceiverReport {
         name: status.name.clone(),
-        component: ComponentReport { digest: status.digest.clone(), path: status.component.clone() },
+        component: ComponentReport {
+            digest: status.digest.clone(),
+            path: status.component.clone(),
+            since: status.since,
+        },
         types: status.types.clone(),
         state: status.state().as_str(),
+        stage: admin.swaps.stage(&status.name),
         instances: status.instances,
         handled,
         failed: status.faults.get(),
         dead: status.dead.get(),
-        rate: admin.rates.per_second(index, Instant::now(), handled),
+        rate: admin.rates.per_second(&status.name, Instant::now(), handled),
         in_flight: waiting.given,
         waiting_agents: waiting.agents,
         parked: waiting.parked,

@@ -9,6 +9,7 @@ use serde::Serialize;
 use wharf_state::StateError;
 
 use crate::delivery::ControlError;
+use crate::swaps::{Receipt, SwapError};
 
 /// How much of a path is quoted, in characters.
 const MAX_QUOTED_PATH: usize = 100;
@@ -17,23 +18,26 @@ const MAX_QUOTED_PATH: usize = 100;
 #[derive(Debug)]
 pub struct Refused {
     status: StatusCode,
-    error: String,
+    report: Box<Report>,
 }
 
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 struct Report {
     error: String,
+    /// Of a swap that was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receipt: Option<Receipt>,
 }
 
 impl Refused {
     /// With this status.
     pub fn new(status: StatusCode, error: String) -> Refused {
-        Refused { status, error }
+        Refused { status, report: Box::new(Report { error, receipt: None }) }
     }
 
     /// What was asked for makes no sense.
     pub fn unusable(error: impl Into<String>) -> Refused {
-        Refused { status: StatusCode::UNPROCESSABLE_ENTITY, error: error.into() }
+        Refused::new(StatusCode::UNPROCESSABLE_ENTITY, error.into())
     }
 }
 
@@ -51,7 +55,7 @@ pub async fn no_such_method(request: Request) -> Refused {
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        (self.status, Json(Report { error: self.error })).into_response()
+        (self.status, Json(self.report)).into_response()
     }
 }
 
@@ -69,27 +73,49 @@ impl From<ControlError> for Refused {
                 let cause: &dyn std::error::Error = &error;
                 tracing::error!(error = cause, "failed to do what an operator asked for");
                 let error = format!("failed to {error}; the server's log says why");
-                return Refused { status: StatusCode::INTERNAL_SERVER_ERROR, error };
+                return Refused::new(StatusCode::INTERNAL_SERVER_ERROR, error);
             }
         };
-        Refused { status, error: format!("failed to {error}") }
+        Refused::new(status, format!("failed to {error}"))
+    }
+}
+
+impl From<SwapError> for Refused {
+    fn from(error: SwapError) -> Refused {
+        let text = format!("failed to {error}");
+        match error {
+            SwapError::Unknown { .. } => Refused::new(StatusCode::NOT_FOUND, text),
+            SwapError::Unchanged { .. } | SwapError::NoneBefore { .. } => {
+                Refused::new(StatusCode::CONFLICT, text)
+            }
+            SwapError::Refused(receipt) => {
+                let report = Box::new(Report { error: text, receipt: Some(*receipt) });
+                Refused { status: StatusCode::UNPROCESSABLE_ENTITY, report }
+            }
+            SwapError::State(_) | SwapError::Task(_) => {
+                let cause: &dyn std::error::Error = &error;
+                tracing::error!(error = cause, "failed to do what an operator asked for");
+                let text = format!("{text}; the server's log says why");
+                Refused::new(StatusCode::INTERNAL_SERVER_ERROR, text)
+            }
+        }
     }
 }
 
 impl From<QueryRejection> for Refused {
     fn from(rejection: QueryRejection) -> Refused {
-        Refused { status: rejection.status(), error: rejection.body_text() }
+        Refused::new(rejection.status(), rejection.body_text())
     }
 }
 
 impl From<PathRejection> for Refused {
     fn from(rejection: PathRejection) -> Refused {
-        Refused { status: rejection.status(), error: rejection.body_text() }
+        Refused::new(rejection.status(), rejection.body_text())
     }
 }
 
 impl From<JsonRejection> for Refused {
     fn from(rejection: JsonRejection) -> Refused {
-        Refused { status: rejection.status(), error: rejection.body_text() }
+        Refused::new(rejection.status(), rejection.body_text())
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::handler::Handler;
-use axum::routing::{MethodRouter, delete, get, post};
+use axum::routing::{MethodRouter, delete, get, post, put};
 use http::Method;
 
 use super::Admin;
@@ -29,6 +29,11 @@ impl Routes {
     /// Answers `POST`.
     pub fn post<T: 'static>(self, path: &str, handler: impl Handler<T, Arc<Admin>>) -> Routes {
         self.add(Method::POST, path, post(handler))
+    }
+
+    /// Answers `PUT`.
+    pub fn put<T: 'static>(self, path: &str, handler: impl Handler<T, Arc<Admin>>) -> Routes {
+        self.add(Method::PUT, path, put(handler))
     }
 
     /// Answers `DELETE`.

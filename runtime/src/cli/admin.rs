@@ -34,7 +34,7 @@ pub struct Request<'a> {
     method: Method,
     path: &'a [&'a str],
     query: Vec<(&'static str, String)>,
-    body: Option<serde_json::Value>,
+    body: Option<Body>,
     max_answer_bytes: usize,
     timeout: Duration,
 }
@@ -55,7 +55,13 @@ impl<'a> Request<'a> {
 
     /// With this as its body.
     pub fn body(mut self, body: serde_json::Value) -> Self {
-        self.body = Some(body);
+        self.body = Some(Body::Json(body));
+        self
+    }
+
+    /// With these bytes as its body.
+    pub fn bytes(mut self, bytes: Vec<u8>) -> Self {
+        self.body = Some(Body::Bytes(bytes));
         self
     }
 
@@ -70,6 +76,12 @@ impl<'a> Request<'a> {
         self.timeout = timeout;
         self
     }
+}
+
+#[derive(Debug)]
+enum Body {
+    Json(serde_json::Value),
+    Bytes(Vec<u8>),
 }
 
 /// What a server answered, and the address that was asked, for errors.
@@ -161,9 +173,11 @@ async fn fetch(request: Request<'_>, url: &Url) -> anyhow::Result<Vec<u8>> {
         asked.query_pairs_mut().extend_pairs(query);
     }
     let mut asking = client.request(method, asked);
-    if let Some(body) = &body {
-        asking = asking.json(body);
-    }
+    asking = match body {
+        Some(Body::Json(body)) => asking.json(&body),
+        Some(Body::Bytes(bytes)) => asking.body(bytes),
+        None => asking,
+    };
     let answer = asking.send().await.map_err(|error| {
         let hint = if error.is_connect() { ": is wharf running, and is this its admin address?" } else { "" };
         // The URL is in this text already.

@@ -6,15 +6,15 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use reqwest::Method;
-use rustix::process::getuid;
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
-use wharf_state::{MAX_WHAT, MAX_WHO};
+use wharf_state::MAX_WHAT;
 
 use crate::cli::admin::{Request, Server};
 use crate::cli::arguments;
+use crate::cli::operator::{bounded, who};
 use crate::cli::table::{printable, printable_json};
 use crate::cli::time;
 
@@ -120,22 +120,6 @@ fn parse_target(text: &str) -> Result<Target, String> {
     Ok(Target { text: text.to_owned(), to })
 }
 
-/// The operator as the machine knows them. Nobody vouches for it.
-fn who() -> String {
-    let user = ["USER", "LOGNAME"]
-        .into_iter()
-        .find_map(|key| std::env::var(key).ok().filter(|user| !user.is_empty()));
-    let user = user.unwrap_or_else(|| format!("uid {}", getuid().as_raw()));
-    let host = sysinfo::System::host_name().unwrap_or_else(|_| "unknown".to_owned());
-    bounded(format!("{user}@{host}"), MAX_WHO)
-}
-
-/// As much of a text as is kept.
-fn bounded(mut text: String, max_bytes: usize) -> String {
-    text.truncate(text.floor_char_boundary(max_bytes));
-    text
-}
-
 fn told(answer: &Answer, to: To) -> String {
     let line = |moved: &Moved| {
         let Moved { r#type, to: now, lowest_before, gap } = moved;
@@ -191,11 +175,5 @@ mod tests {
         journal in blocks: from 120 to 40
         journal in metrics: from 120 to 150, the oldest that is kept, because 40 is not any more; what it had not finished of 120 to 148 is passed over
         ");
-    }
-
-    #[test]
-    fn what_is_kept_is_cut_between_characters() {
-        assert_eq!(bounded("aé".to_owned(), 2), "a");
-        assert_eq!(bounded("aé".to_owned(), 3), "aé");
     }
 }

@@ -384,6 +384,16 @@ fn receiver(
         http_deadline: table.duration("http-deadline", default.http_deadline, TIMES),
         http_body: table.size("http-body", default.http_body, SIZES),
         log_lines: table.count("log-lines", default.log_lines, 1..=1_000_000),
+        watch: table.switch("watch", default.watch),
+        swap_timeout: table.duration("swap-timeout", default.swap_timeout, TIMES),
+        probation: table.duration("probation", default.probation, WAITS),
+        probation_failed_percent: table.count(
+            "probation-failed-percent",
+            default.probation_failed_percent,
+            1..=100,
+        ),
+        probation_slowdown: table.count("probation-slowdown", default.probation_slowdown, 2..=1_000_000),
+        probation_redrive: table.switch("probation-redrive", default.probation_redrive),
     };
 
     for (key, size, most, of) in [

@@ -10,7 +10,7 @@ use super::ballast::BALLAST;
 use super::{BACKUP, DataDirError, FORMAT, UNFINISHED_BACKUP, known_receivers, marks, quotable, read_mark};
 
 /// What a data directory of any age has in it, by name.
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 16] = [
     "FORMAT",
     "LOCK",
     "RUNNING",
@@ -22,6 +22,7 @@ const NAMES: [&str; 15] = [
     "state",
     "guests",
     "components",
+    "versions",
     BACKUP,
     UNFINISHED_BACKUP,
     "state.unfinished",

@@ -20,6 +20,7 @@ use super::caller::Evidence;
 use super::progress::Progress;
 use super::quota::{Quota, Taken};
 use super::status::Status;
+use super::window::Fate;
 use super::{Stopped, or_stop};
 use crate::backoff::Backoff;
 use crate::config;
@@ -126,7 +127,7 @@ impl Burials {
             let deaths: Vec<_> = some.iter().map(|dead| self.death(dead)).collect();
             let (letters, receiver, limits) = (some.clone(), self.receiver.clone(), self.limits);
             let status = self.status.clone();
-            self.write(progress, spans, stop, move |state, topic, cursors| {
+            self.write(progress, spans, Fate::Dead, stop, move |state, topic, cursors| {
                 let letters: Vec<_> = letters
                     .iter()
                     .zip(&deaths)
@@ -169,19 +170,17 @@ impl Burials {
             reason = reason.word(),
             "these offsets are not in the log any more and can't be delivered"
         );
-        let spans = lanes.iter().map(|lane| (lane, offsets.clone())).collect();
+        let spans: Vec<_> = lanes.iter().map(|lane| (lane, offsets.clone())).collect();
         if progress.is_volatile() {
             // Nobody was promised that these are kept.
-            for lane in lanes.iter() {
-                progress.finish(lane, offsets.clone());
-            }
+            progress.finish_as(&spans, Fate::Gap);
             return Ok(());
         }
         let receiver = self.receiver.clone();
         // How many of the offsets had a message for these lanes is not known any more.
         let gap = Gap::new(offsets, None, reason, unix_milliseconds());
         let status = self.status.clone();
-        self.write(progress, spans, stop, move |state, topic, cursors| {
+        self.write(progress, spans, Fate::Gap, stop, move |state, topic, cursors| {
             let cursors = cursors.iter().map(|(lane, cursor)| (*lane, cursor));
             state.skip(&receiver, topic, std::slice::from_ref(&gap), cursors)?;
             status.dropped(&gap.reason, to.saturating_sub(from));
@@ -245,6 +244,7 @@ impl Burials {
         &self,
         progress: &Arc<Progress>,
         spans: Vec<(Lane, Range<u64>)>,
+        fate: Fate,
         stop: &CancellationToken,
         write: impl Fn(&State, &str, &[(Lane, wharf_state::Cursor)]) -> Result<T, StateError>
         + Send
@@ -258,9 +258,7 @@ impl Burials {
             }
             let _writing = progress.writing();
             write(state, progress.topic(), &progress.with_finished(&spans))?;
-            for (lane, span) in &spans {
-                progress.finish(*lane, span.clone());
-            }
+            progress.finish_as(&spans, fate);
             Ok(())
         })
         .await

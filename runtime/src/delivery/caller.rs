@@ -11,6 +11,7 @@ use wharf_host::{Fault, Instance, Receiver};
 
 use super::batch::{self, Given, Said};
 use super::breaker::{Breaker, Pass};
+use super::halt::Turn;
 use super::status::{Status, WRONG_ANSWER};
 use super::{LONGEST_PAUSE, Stopped, or_stop};
 use crate::backoff::Backoff;
@@ -44,27 +45,62 @@ pub struct Caller {
     retry_pause: Duration,
     status: Arc<Status>,
     breaker: Arc<Breaker>,
-    stop: CancellationToken,
+    turn: Turn,
     instance: Option<Instance>,
+    /// Whether anything was given to the component since that was asked last.
+    has_given: bool,
+    /// Whether an instance was lost since this version began, with what it knew.
+    is_anew: bool,
     /// What the last call was let through as.
     pass: Pass,
 }
 
 impl Caller {
-    /// No instance yet.
+    /// With the instance that there is already, if there is one.
     pub fn new(
         receiver: Receiver,
         retry_pause: Duration,
         status: Arc<Status>,
         breaker: Arc<Breaker>,
-        stop: CancellationToken,
+        turn: Turn,
+        instance: Option<Instance>,
     ) -> Caller {
-        Caller { receiver, retry_pause, status, breaker, stop, instance: None, pass: Pass::Ordinary }
+        Caller {
+            receiver,
+            retry_pause,
+            status,
+            breaker,
+            turn,
+            instance,
+            has_given: false,
+            is_anew: false,
+            pass: Pass::Ordinary,
+        }
     }
 
-    /// From now on, waits end when this is cancelled.
-    pub fn stop_with(&mut self, stop: CancellationToken) {
-        self.stop = stop;
+    /// Lays the instance down, if there is one.
+    pub fn lay_down(&mut self) -> Option<Instance> {
+        self.instance.take()
+    }
+
+    /// Whether an instance was lost since this version began, with what it knew.
+    pub fn is_anew(&self) -> bool {
+        self.is_anew
+    }
+
+    /// Takes it up again, unless somebody else has taken it.
+    pub fn pick_up(&mut self, instance: Option<Instance>) {
+        self.instance = instance;
+    }
+
+    /// Begins another turn.
+    pub fn begin(&mut self, turn: Turn) {
+        self.turn = turn;
+    }
+
+    /// Whether the component was given anything since this was asked last, whatever came of it.
+    pub fn take_has_given(&mut self) -> bool {
+        std::mem::take(&mut self.has_given)
     }
 
     /// Makes the first instance before there is anything to deliver, so that `init` fails early and visibly.
@@ -77,18 +113,23 @@ impl Caller {
 
     /// Gives the component what it is to handle.
     pub async fn call(&mut self, given: &Given) -> Result<Called, Stopped> {
+        let abandon = self.turn.abandon.clone();
         let instance = self.ready().await?;
         let began = Instant::now();
-        let said = match given {
-            Given::Messages(batch) => match instance.handle(batch).await {
-                Ok(failures) => batch::said(batch, failures).map_err(Wrong::Answer),
-                Err(fault) => Err(Wrong::Fault(fault)),
-            },
-            Given::Changes(changes) => match instance.agents_changed(changes).await {
-                Ok(()) => Ok(Said::new()),
-                Err(fault) => Err(Wrong::Fault(fault)),
-            },
+        let outcome = match given {
+            Given::Messages(batch) => {
+                or_abandoned(&abandon, instance.handle(batch)).await.map(|handled| match handled {
+                    Ok(failures) => batch::said(batch, failures).map_err(Wrong::Answer),
+                    Err(fault) => Err(Wrong::Fault(fault)),
+                })
+            }
+            Given::Changes(changes) => {
+                let told = or_abandoned(&abandon, instance.agents_changed(changes)).await;
+                told.map(|told| told.map(|()| Said::new()).map_err(Wrong::Fault))
+            }
         };
+        self.has_given = true;
+        let said = outcome.inspect_err(|Stopped| self.abandoned())?;
         if let Given::Messages(batch) = given {
             self.status.called(batch.messages.len(), began.elapsed());
         }
@@ -113,9 +154,11 @@ impl Caller {
         if !self.breaker.is_closed() {
             return Ok(());
         }
+        let abandon = self.turn.abandon.clone();
         let instance = self.ready().await?;
         let began = Instant::now();
-        match instance.tick().await {
+        let ticked = or_abandoned(&abandon, instance.tick()).await;
+        match ticked.inspect_err(|Stopped| self.abandoned())? {
             Ok(()) => self.breaker.succeeded(self.pass),
             Err(fault) => {
                 self.fault(&Wrong::Fault(fault), began.elapsed());
@@ -136,7 +179,7 @@ impl Caller {
 
     /// Waits until the breaker lets a call through and there is an instance for it.
     async fn ready(&mut self) -> Result<&mut Instance, Stopped> {
-        self.pass = or_stop(&self.stop, self.breaker.enter()).await?;
+        self.pass = or_stop(&self.turn.leave, self.breaker.enter()).await?;
         let instance = match self.instance.take() {
             Some(instance) => instance,
             // Nobody else would be let through while this one is said to be the probe.
@@ -150,7 +193,7 @@ impl Caller {
         let mut restarting = false;
         let made = loop {
             let began = Instant::now();
-            match or_stop(&self.stop, self.receiver.instantiate()).await {
+            match or_stop(&self.turn.leave, self.receiver.instantiate()).await {
                 Ok(Ok(instance)) => break Ok(instance),
                 Ok(Err(fault)) => {
                     let is_ours = matches!(fault, Fault::Pool(_));
@@ -170,7 +213,7 @@ impl Caller {
                 sleep(backoff.next_pause()).await;
                 self.breaker.enter().await
             };
-            match or_stop(&self.stop, again).await {
+            match or_stop(&self.turn.leave, again).await {
                 Ok(pass) => self.pass = pass,
                 Err(Stopped) => break Err(Stopped),
             }
@@ -184,9 +227,19 @@ impl Caller {
         made
     }
 
+    /// A call was ended because somebody waits for this to leave its lanes.
+    fn abandoned(&mut self) {
+        (self.instance, self.is_anew) = (None, true);
+        tracing::warn!(
+            receiver.name = self.receiver.name(),
+            "a call took longer than a swap waits and was ended; its messages go to the new version"
+        );
+    }
+
     /// What a fault leaves: no instance, a line in the log, numbers, and evidence.
     fn fault(&mut self, wrong: &Wrong, spent: Duration) -> Evidence {
-        self.instance = None;
+        // One that failed before it was there knew nothing.
+        self.is_anew |= self.instance.take().is_some();
         // As a probe it has decided now.
         self.breaker.failed(std::mem::replace(&mut self.pass, Pass::Ordinary), spent);
         self.status.fault(wrong.kind(), wrong);
@@ -206,6 +259,15 @@ impl Caller {
             "a receiver failed; its instance is made anew"
         );
         evidence
+    }
+}
+
+/// Does the work, unless it is abandoned first.
+async fn or_abandoned<T>(abandon: &CancellationToken, work: impl Future<Output = T>) -> Result<T, Stopped> {
+    tokio::select! {
+        biased;
+        done = work => Ok(done),
+        () = abandon.cancelled() => Err(Stopped),
     }
 }
 

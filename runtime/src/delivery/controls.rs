@@ -2,7 +2,7 @@
 //! their cursors. A pause outlasts a restart.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use thiserror::Error;
 use wharf_log::{ReadError, Topic};
@@ -109,7 +109,7 @@ pub enum ControlError {
 /// The receivers of a server, as far as an operator can steer them.
 #[derive(Debug)]
 pub struct Controls {
-    receivers: BTreeMap<String, Steered>,
+    receivers: RwLock<BTreeMap<String, Arc<Steered>>>,
     state: State,
     /// What receivers keep, if one of them may.
     keyvalue: Option<KeyValue>,
@@ -140,7 +140,7 @@ impl Controls {
         keyvalue: Option<KeyValue>,
     ) -> Result<Controls, DataDirError> {
         let paused = Mutex::new(data_dir.paused_receivers()?.into_iter().collect());
-        let receivers = BTreeMap::new();
+        let receivers = RwLock::default();
         Ok(Controls { receivers, state, keyvalue, data_dir, paused })
     }
 
@@ -149,30 +149,42 @@ impl Controls {
         self.paused.lock().unwrap_or_else(PoisonError::into_inner).contains(receiver)
     }
 
-    /// Adds a receiver.
-    pub fn add(&mut self, receiver: &str, steered: Steered) {
-        self.receivers.insert(receiver.to_owned(), steered);
+    /// Adds a receiver, or another version of one.
+    pub fn put(&self, receiver: &str, steered: Arc<Steered>) {
+        let mut receivers = self.receivers.write().unwrap_or_else(PoisonError::into_inner);
+        receivers.insert(receiver.to_owned(), steered);
+    }
+
+    /// Puts another version in the place of a receiver, made to be paused or not. Nobody pauses or resumes it meanwhile.
+    pub fn replace<T>(&self, receiver: &str, make: impl FnOnce(bool) -> (Arc<Steered>, T)) -> T {
+        let paused = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
+        let (steered, made) = make(paused.contains(receiver));
+        self.put(receiver, steered);
+        made
     }
 
     /// Stops calling a receiver, after the call that is running. Blocks on the disk.
     pub fn pause(&self, receiver: &str) -> Result<(), ControlError> {
-        let breaker = &self.find(receiver)?.breaker;
-        self.write_down(|paused| paused.insert(receiver.to_owned()), || breaker.pause())?;
+        self.write_down(receiver, |paused| paused.insert(receiver.to_owned()), Breaker::pause)?;
         tracing::info!(receiver.name = receiver, "a receiver is paused");
         Ok(())
     }
 
     /// Calls a receiver again that was paused, or that is quarantined. Blocks on the disk.
     pub fn resume(&self, receiver: &str) -> Result<(), ControlError> {
-        let breaker = &self.find(receiver)?.breaker;
-        self.write_down(|paused| paused.remove(receiver), || breaker.resume())?;
+        self.write_down(receiver, |paused| paused.remove(receiver), Breaker::resume)?;
         tracing::info!(receiver.name = receiver, "a receiver is resumed");
         Ok(())
     }
 
-    fn find(&self, name: &str) -> Result<&Steered, ControlError> {
-        self.receivers.get(name).ok_or_else(|| {
-            let known = format!("the config has {}", listed(self.receivers.keys().map(String::as_str)));
+    fn names(&self) -> Vec<String> {
+        self.receivers.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+
+    fn find(&self, name: &str) -> Result<Arc<Steered>, ControlError> {
+        let found = self.receivers.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
+        found.ok_or_else(|| {
+            let known = format!("the config has {}", listed(self.names().iter().map(String::as_str)));
             ControlError::Unknown { name: quoted(name), known }
         })
     }
@@ -180,16 +192,19 @@ impl Controls {
     /// Writes a change down, if it is one, and then acts on it: one at a time, so that what is written is what is so.
     fn write_down(
         &self,
+        receiver: &str,
         change: impl FnOnce(&mut BTreeSet<String>) -> bool,
-        act: impl FnOnce(),
-    ) -> Result<(), DataDirError> {
+        act: impl FnOnce(&Breaker),
+    ) -> Result<(), ControlError> {
         let mut paused = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
+        // While that is locked, it stays the one that is fed.
+        let steered = self.find(receiver)?;
         let mut changed = paused.clone();
         if change(&mut changed) {
             self.data_dir.pause_receivers(changed.iter().map(String::as_str))?;
             *paused = changed;
         }
-        act();
+        act(&steered.breaker);
         Ok(())
     }
 }

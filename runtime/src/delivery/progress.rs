@@ -3,15 +3,16 @@
 //! A cursor is saved some milliseconds after it moved and without a sync of its own: what a crash redelivers in that
 //! window is ordinary redelivery.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use wharf_log::{Durability, Lane, LaneSet};
+use wharf_log::{Durability, Lane, LaneSet, Topic};
 use wharf_state::{Cursor, Cursors, KeyValue, Persist, State, StateError};
 
 use super::waiting::WaitingAgents;
+use super::window::{Counting, Fate, Window};
 use super::{DeliveryError, Feed};
 use crate::config::{self, Start};
 
@@ -19,7 +20,7 @@ mod keeper;
 #[cfg(test)]
 mod tests;
 
-pub use keeper::Keeper;
+pub use keeper::{Keeper, Keeping};
 
 /// The cursors of one receiver in one topic, shared by the receiver's instances and the keeper.
 #[derive(Debug)]
@@ -30,13 +31,25 @@ pub struct Progress {
     keeps_values: bool,
     /// Cursors of a `memory` topic are as volatile as what they point at.
     volatile: bool,
-    /// Messages below this offset may have been delivered before: by an earlier run, or before the cursors were set back.
-    again_below: AtomicU64,
+    /// Messages that may have been delivered before.
+    repeated: Repeated,
+    /// What became of messages around a swap.
+    counting: Counting,
     moving: Mutex<Moving>,
     /// The lowest of the cursors as they were last written.
     saved_lowest: AtomicU64,
     /// Held from when cursors are copied until the copy is written, so that no older one is written after a newer one.
     saving: Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Repeated {
+    /// All below this offset: by an earlier run, or before the cursors were set back.
+    below: AtomicU64,
+    /// Those that were given to an instance that is not there any more, and not finished; never more than may be in flight.
+    offsets: Mutex<BTreeSet<u64>>,
+    /// None at this offset or above is among them.
+    end: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -118,8 +131,13 @@ impl Progress {
             topic: topic.to_owned(),
             keeps_values: settings.keyvalue,
             volatile,
-            again_below: AtomicU64::new(again_below),
             saved_lowest: AtomicU64::new(cursors.min_next()),
+            repeated: Repeated {
+                below: AtomicU64::new(again_below),
+                offsets: Mutex::default(),
+                end: AtomicU64::new(0),
+            },
+            counting: Counting::default(),
             moving: Mutex::new(Moving { cursors, changed: LaneSet::EMPTY }),
             saving: Mutex::new(()),
         })
@@ -196,9 +214,11 @@ impl Progress {
         copies.into_values().collect()
     }
 
-    /// Moves every cursor on to `end`. Whoever calls it holds [`writing`](Self::writing) and has saved that, with what it passes.
-    pub fn pass(&self, end: u64) {
-        self.advance(LaneSet::ALL, end, |_| true);
+    /// Moves every cursor on behind these offsets, of which gap records tell. Whoever calls it holds
+    /// [`writing`](Self::writing) and has saved that, with what it passes.
+    pub fn pass(&self, skipped: Range<u64>) {
+        let end = skipped.end;
+        self.counting.note_and(skipped, Fate::Gap, || self.advance(LaneSet::ALL, end, |_| true));
     }
 
     /// Records that everything below `end` is finished in those of the lanes of which `which` is true.
@@ -242,7 +262,7 @@ impl Progress {
     /// and nobody reads by the old ones any more.
     pub fn set(&self, cursors: Cursors) {
         let mut moving = self.lock();
-        self.again_below.fetch_max(moving.cursors.end(), Ordering::Relaxed);
+        self.repeated.below.fetch_max(moving.cursors.end(), Ordering::Relaxed);
         self.saved_lowest.store(cursors.min_next(), Ordering::Release);
         *moving = Moving { cursors, changed: LaneSet::EMPTY };
     }
@@ -285,17 +305,50 @@ impl Progress {
 
     /// Whether a message may have been delivered before.
     pub fn is_repeated(&self, offset: u64) -> bool {
-        offset < self.again_below.load(Ordering::Relaxed)
+        let Repeated { below, end, .. } = &self.repeated;
+        offset < below.load(Ordering::Relaxed)
+            || (offset < end.load(Ordering::Relaxed) && self.repeated_offsets().contains(&offset))
     }
 
-    /// From now on, messages below this offset may have been delivered before.
-    pub fn repeat_below(&self, offset: u64) {
-        self.again_below.fetch_max(offset, Ordering::Relaxed);
+    /// These messages were given to an instance and are not finished, and the instance will not get them again.
+    pub fn repeat(&self, given: impl Iterator<Item = u64>) {
+        let lowest = self.lowest();
+        let mut offsets = self.repeated_offsets();
+        offsets.extend(given);
+        *offsets = offsets.split_off(&lowest);
+        let end = offsets.last().map_or(0, |last| last.saturating_add(1));
+        self.repeated.end.store(end, Ordering::Relaxed);
     }
 
-    /// Whether messages that may have been delivered before are still to come again.
+    /// Whether messages that may have been delivered before may still be to come again.
     pub fn is_repeating(&self) -> bool {
-        self.is_repeated(self.lowest())
+        let Repeated { below, end, .. } = &self.repeated;
+        self.lowest() < below.load(Ordering::Relaxed).max(end.load(Ordering::Relaxed))
+    }
+
+    fn repeated_offsets(&self) -> MutexGuard<'_, BTreeSet<u64>> {
+        // Marks decide nothing.
+        self.repeated.offsets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is counted of the messages around a swap.
+    pub fn counting(&self) -> &Counting {
+        &self.counting
+    }
+
+    /// Opens a window of what becomes of messages, see [`Counting::open`].
+    pub fn open_window(&self, version: u64, topic: &Topic) -> Arc<Window> {
+        self.counting.open(version, topic, || self.cursors())
+    }
+
+    /// Records finished spans of which this became.
+    pub fn finish_as(&self, spans: &[(Lane, Range<u64>)], fate: Fate) {
+        let offsets = spans.iter().flat_map(|(_, span)| span.clone());
+        self.counting.note_and(offsets, fate, || {
+            for (lane, span) in spans {
+                self.finish(*lane, span.clone());
+            }
+        });
     }
 
     fn take_changed(&self) -> Changed {

@@ -32,7 +32,7 @@ struct Queue {
     waiting: VecDeque<u64>,
     /// What is to be tried again, and when.
     postponed: Vec<(Instant, u64)>,
-    /// What the worker took last, until it asks again: the redrive may not have begun yet.
+    /// What the worker took last, until the redrive is over: it may not have begun yet.
     taken: Option<u64>,
 }
 
@@ -58,7 +58,7 @@ impl Redrives {
             };
             let Queues { queued, of_workers } = &mut *queues;
             let Some(queue) = of_workers.get_mut(worker) else { continue };
-            if queued.insert(id) {
+            if queue.taken != Some(id) && queued.insert(id) {
                 queue.waiting.push_back(id);
                 added = added.saturating_add(1);
                 more.notify_one();
@@ -91,6 +91,13 @@ impl Redrives {
                 return id;
             }
             self.ready(worker).await;
+        }
+    }
+
+    /// The redrive that this worker took is over, whatever came of it.
+    pub fn over(&self, worker: usize) {
+        if let Some(queue) = self.lock().of_workers.get_mut(worker) {
+            queue.taken = None;
         }
     }
 
@@ -182,22 +189,27 @@ mod tests {
     }
 
     #[test]
-    fn what_was_taken_can_be_queued_again() {
+    fn what_was_taken_can_be_queued_again_when_its_redrive_is_over() {
         let redrives = two_workers();
         redrives.queue([(7, lane(0))]);
         assert_eq!(redrives.take(0), Some(7));
+        assert_eq!(redrives.queue([(7, lane(0))]), 0);
+        redrives.over(0);
         assert_eq!(redrives.queue([(7, lane(0))]), 1);
         assert_eq!(redrives.take(0), Some(7));
     }
 
     #[test]
-    fn one_that_was_just_taken_still_counts_until_its_worker_asks_again() {
+    fn one_that_was_just_taken_still_counts_until_its_worker_asks_again_or_it_is_over() {
         let redrives = two_workers();
         redrives.queue([(7, lane(0)), (8, lane(1))]);
         assert_eq!(redrives.take(0), Some(7));
         assert_eq!(redrives.queued(), HashSet::from([7, 8]));
         assert!(redrives.next(0).now_or_never().is_none());
         assert_eq!(redrives.queued(), HashSet::from([8]));
+        assert_eq!(redrives.take(1), Some(8));
+        redrives.over(1);
+        assert_eq!(redrives.queued(), HashSet::new());
     }
 
     #[tokio::test]

@@ -69,16 +69,10 @@ pub struct Portion {
 
 impl Source {
     /// The lanes of one topic, from the first message that is not finished.
-    pub fn new(
-        data_type: &str,
-        feed: &Feed,
-        lanes: LaneSet,
-        progress: Arc<Progress>,
-        retry_pause: Duration,
-    ) -> Source {
+    pub fn new(feed: &Feed, lanes: LaneSet, progress: Arc<Progress>, retry_pause: Duration) -> Source {
         let next = progress.next(lanes);
         Source {
-            data_type: data_type.into(),
+            data_type: feed.topic.name().into(),
             waiting: WaitingAgents::new(retry_pause),
             settled: next,
             full: BTreeSet::new(),
@@ -91,9 +85,13 @@ impl Source {
         }
     }
 
-    /// Begins again at the first message that is not finished. What was given and is not finished is marked when it comes.
+    /// Whoever reads on gets what was given and is not finished again, and it is marked then: what waits, and these.
+    pub fn leave(&mut self, given: &[u64]) {
+        self.progress.repeat(self.waiting.all_given().chain(given.iter().copied()));
+    }
+
+    /// Begins again at the first message that is not finished.
     pub fn restart(&mut self, retry_pause: Duration) {
-        self.progress.repeat_below(self.reader.position());
         self.waiting = WaitingAgents::new(retry_pause);
         self.full.clear();
         self.settled = self.progress.next(self.lanes);

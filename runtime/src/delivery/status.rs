@@ -8,12 +8,14 @@ use std::time::Duration;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
+use tokio::time::Instant;
 use wharf_host::Fault;
 use wharf_log::{Lane, Topic};
 use wharf_state::{DeathKind, GapReason};
 
 use super::breaker::{Breaker, BreakerState};
 use super::progress::Progress;
+use super::recent::{Recent, Work};
 use crate::config;
 use crate::telemetry::{DeadLetterLabel, DroppedLabel, FaultLabel, Metrics, ReceiverLabel};
 use crate::unix_time::unix_milliseconds;
@@ -98,6 +100,8 @@ pub struct Status {
     pub component: String,
     /// The SHA-256 of its component, in hexadecimal.
     pub digest: String,
+    /// Since when it has that component, Unix milliseconds.
+    pub since: u64,
     /// The data types mapped to it.
     pub types: Vec<String>,
     /// How many instances it has.
@@ -127,6 +131,7 @@ pub struct Status {
     interrupted: AtomicBool,
     broken: AtomicBool,
     last_error: Mutex<Option<String>>,
+    recent: Mutex<Recent>,
 }
 
 impl Status {
@@ -136,6 +141,7 @@ impl Status {
         topics: Vec<(Topic, Arc<Progress>)>,
         breaker: Arc<Breaker>,
         metrics: &Metrics,
+        before: Option<&Status>,
     ) -> Status {
         let label = ReceiverLabel::new(&settings.name);
         let receiver_name = || settings.name.clone();
@@ -157,12 +163,13 @@ impl Status {
                 .display()
                 .to_string(),
             digest: digest.to_owned(),
+            since: unix_milliseconds(),
             types: settings.types.clone(),
             instances: settings.instances,
             handled: metrics.handled.get_or_create_owned(&label),
-            faults: Counter::default(),
+            faults: before.map(|before| before.faults.clone()).unwrap_or_default(),
             retried: metrics.retried.get_or_create_owned(&label),
-            dead: Counter::default(),
+            dead: before.map(|before| before.dead.clone()).unwrap_or_default(),
             lost: metrics.lost.get_or_create_owned(&label),
             instances_started: metrics.instances_started.get_or_create_owned(&label),
             batch_messages: metrics.batch_messages.get_or_create_owned(&label),
@@ -177,6 +184,7 @@ impl Status {
             interrupted: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             last_error: Mutex::new(None),
+            recent: Mutex::default(),
         }
     }
 
@@ -200,9 +208,7 @@ impl Status {
     /// How long until a quarantined receiver is tried again.
     pub fn next_probe(&self) -> Option<Duration> {
         match self.breaker.state() {
-            BreakerState::Open { until } => {
-                Some(until.saturating_duration_since(tokio::time::Instant::now()))
-            }
+            BreakerState::Open { until } => Some(until.saturating_duration_since(Instant::now())),
             BreakerState::Closed | BreakerState::Probing => None,
         }
     }
@@ -259,6 +265,15 @@ impl Status {
         self.topics.iter().map(|(topic, progress)| (topic.name(), topic.bytes_from(progress.lowest())))
     }
 
+    /// What this version of it did in the last minutes.
+    pub fn recent(&self) -> Work {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner).total()
+    }
+
+    fn add_recent(&self, add: impl FnOnce(&mut Work)) {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner).add(Instant::now(), add);
+    }
+
     /// What went wrong last, if anything did.
     pub fn last_error(&self) -> Option<String> {
         self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -285,11 +300,19 @@ impl Status {
         // At most `max-messages`.
         self.batch_messages.observe(messages as f64);
         self.call_seconds.observe(took.as_secs_f64());
+        self.add_recent(|work| {
+            work.calls = work.calls.saturating_add(1);
+            work.messages = work.messages.saturating_add(u64::try_from(messages).unwrap_or(u64::MAX));
+            work.time = work.time.saturating_add(took);
+        });
     }
 
     /// Counts a message that became a dead letter.
     pub(super) fn dead(&self, kind: DeathKind) {
         self.dead.inc();
+        if kind == DeathKind::Rejected {
+            self.add_recent(|work| work.failed = work.failed.saturating_add(1));
+        }
         let label = DeadLetterLabel { receiver: self.name.clone(), kind: kind.word() };
         self.dead_letters.get_or_create_owned(&label).inc();
     }
@@ -302,11 +325,13 @@ impl Status {
 
     pub(super) fn fault(&self, kind: &'static str, what: &impl std::fmt::Display) {
         self.faults.inc();
+        self.add_recent(|work| work.failed = work.failed.saturating_add(1));
         self.faults_by_kind.get_or_create_owned(&FaultLabel { receiver: self.name.clone(), kind }).inc();
         self.failed(what);
     }
 
-    pub(super) fn failed(&self, what: &(impl std::fmt::Display + ?Sized)) {
+    /// Something went wrong.
+    pub fn failed(&self, what: &(impl std::fmt::Display + ?Sized)) {
         let text = what.to_string().chars().take(MAX_ERROR_CHARS).collect();
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
     }

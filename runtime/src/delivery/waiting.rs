@@ -73,6 +73,11 @@ impl WaitingAgents {
         self.given
     }
 
+    /// The offsets of these.
+    pub fn all_given(&self) -> impl Iterator<Item = u64> {
+        self.agents.values().flat_map(|waiting| waiting.offsets.iter().take(waiting.given).copied())
+    }
+
     /// Messages that wait behind others.
     pub fn parked(&self) -> usize {
         self.parked

@@ -17,7 +17,7 @@ use futures_util::FutureExt;
 use futures_util::future::select_all;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use wharf_host::{Receiver, Redelivery};
+use wharf_host::{Instance, Receiver, Redelivery};
 use wharf_log::{Entry, Lane, LaneSet};
 use wharf_protocol::Record;
 
@@ -25,7 +25,7 @@ use super::batch::{self, Batch, Item, Key};
 use super::breaker::Breaker;
 use super::burial::{Burials, Dead, Why};
 use super::caller::Caller;
-use super::halt::Halt;
+use super::halt::{Halt, Turn};
 use super::redrive::Redrives;
 use super::source::{Bounds, Portion, Source};
 use super::status::{Status, Waits};
@@ -56,6 +56,10 @@ pub struct Worker {
     /// Cancelled when the lanes are to be left, for a while or because the server stops.
     turn: CancellationToken,
     caller: Callee,
+    /// Which version of the receiver this is one of.
+    version: u64,
+    /// What is being delivered: the source and the offsets.
+    delivering: (usize, Vec<u64>),
     /// Whether the component wants to know of changes of presence.
     hears_presence: bool,
     /// When the component's `tick` is due, if this is the instance that ticks.
@@ -86,6 +90,10 @@ pub struct Parts {
     pub redrives: Arc<Redrives>,
     /// Its turns.
     pub halt: Arc<Halt>,
+    /// Its instance, if there is one already.
+    pub instance: Option<Instance>,
+    /// Which version of the receiver it is one of.
+    pub version: u64,
     /// Cancelled when the server stops.
     pub stop: CancellationToken,
 }
@@ -104,15 +112,27 @@ enum Next {
 
 impl Worker {
     /// A worker of these parts.
-    pub fn new(receiver: Receiver, settings: &config::Receiver, parts: Parts) -> Worker {
+    pub fn new(receiver: Receiver, settings: &config::Receiver, mut parts: Parts) -> Worker {
         let (status, breaker, turn) = (parts.status.clone(), parts.breaker.clone(), parts.halt.turn());
-        let hears_presence = receiver.hears_presence();
-        let caller = Caller::new(receiver, settings.retry_pause, status, breaker, turn);
+        let (hears_presence, instance) = (receiver.hears_presence(), parts.instance.take());
+        let caller = Caller::new(receiver, settings.retry_pause, status, breaker, turn, instance);
         Worker::calling(Callee::Component(Box::new(caller)), hears_presence, settings, parts)
     }
 
     fn calling(caller: Callee, hears_presence: bool, settings: &config::Receiver, parts: Parts) -> Worker {
-        let Parts { index, lanes, sources, status, breaker, burials, redrives, halt, stop } = parts;
+        let Parts {
+            index,
+            lanes,
+            sources,
+            status,
+            breaker,
+            burials,
+            redrives,
+            halt,
+            instance: _,
+            version,
+            stop,
+        } = parts;
         let turn = halt.turn();
         Worker {
             settings: settings.clone(),
@@ -124,14 +144,16 @@ impl Worker {
             asked_first: 0,
             new_first: false,
             redrove: false,
+            turn: turn.leave,
             caller,
+            version,
+            delivering: (0, Vec::new()),
             status,
             breaker,
             burials,
             redrives,
             halt,
             stop,
-            turn,
         }
     }
 
@@ -154,21 +176,33 @@ impl Worker {
             while running.is_ok() {
                 running = self.step().await;
             }
-            // What was given and is not finished comes again, now or when the server is started again.
-            if self.sources.iter().any(|source| source.waiting.given() > 0) {
-                self.left_unfinished();
-            }
-            let Some(turn) = self.halt.arrive().await else { break };
-            self.take_turn(turn);
+            self.leave_lanes();
+            let (turn, instance) =
+                self.halt.arrive(self.index, self.caller.lay_down(), self.caller.is_anew()).await;
+            self.caller.pick_up(instance);
+            let Some(turn) = turn else { break };
+            self.begin(turn);
             running = Ok(());
         }
         self.caller.end().await;
     }
 
+    /// What was given and is not finished comes again: to whoever reads on here, or when the server is started again.
+    fn leave_lanes(&mut self) {
+        if self.sources.iter().any(|source| source.waiting.given() > 0) {
+            self.left_unfinished();
+        }
+        let (delivering, offsets) = std::mem::take(&mut self.delivering);
+        let was_given = self.caller.take_has_given();
+        for (index, source) in self.sources.iter_mut().enumerate() {
+            source.leave(if was_given && index == delivering { &offsets } else { &[] });
+        }
+    }
+
     /// Begins again at the cursors, wherever somebody has moved them to.
-    fn take_turn(&mut self, turn: CancellationToken) {
-        self.caller.stop_with(turn.clone());
-        self.turn = turn;
+    fn begin(&mut self, turn: Turn) {
+        self.turn = turn.leave.clone();
+        self.caller.begin(turn);
         for source in &mut self.sources {
             source.restart(self.settings.retry_pause);
         }

@@ -5,7 +5,7 @@
 //! may set none, and is served with a strict content security policy whatever it says itself.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::Router as Routes;
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wharf_host::{LiveSubscription, PageError, Receiver};
 
+use crate::config;
 use crate::frontend::body::{self, Body, BodyError};
 use crate::frontend::room::{Room, Taken};
 use crate::telemetry::{Metrics, ReceiverLabel, TimeoutLabel};
@@ -62,8 +63,8 @@ const LIVE_WRITE_BYTES: usize = 1024 * 1024;
 
 /// What the pages need.
 pub struct Pages {
-    /// Receivers that serve pages or publish live updates, by name.
-    pub receivers: BTreeMap<String, Page>,
+    /// Receivers that serve pages or publish live updates.
+    pub receivers: Arc<PageReceivers>,
     /// The runtime of guests, where their code runs.
     pub guests: Handle,
     /// Room for bodies that are larger than a connection's own buffer while they arrive.
@@ -81,12 +82,45 @@ pub struct Pages {
     pub sockets: TaskTracker,
 }
 
+/// The receivers that browsers can meet, by name, as they are now.
+#[derive(Default)]
+pub struct PageReceivers {
+    pages: RwLock<BTreeMap<String, Page>>,
+}
+
+impl PageReceivers {
+    /// Puts a receiver, or another version of one.
+    pub fn put(&self, name: &str, page: Page) {
+        self.pages.write().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), page);
+    }
+
+    /// The one of that name.
+    pub fn get(&self, name: &str) -> Option<Page> {
+        self.pages.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// The names of those that serve pages.
+    pub fn serving(&self) -> Vec<String> {
+        let pages = self.pages.read().unwrap_or_else(PoisonError::into_inner);
+        let serving = pages.iter().filter(|(_, page)| page.receiver.serves_pages());
+        serving.map(|(name, _)| name.clone()).collect()
+    }
+}
+
 /// One receiver as browsers meet it.
+#[derive(Clone)]
 pub struct Page {
     /// The loaded receiver.
     pub receiver: Receiver,
     /// The largest body of a request, in bytes.
     pub max_body: usize,
+}
+
+impl Page {
+    /// Of a receiver with these settings.
+    pub fn new(receiver: Receiver, settings: &config::Receiver) -> Page {
+        Page { receiver, max_body: usize::try_from(settings.http_body).unwrap_or(usize::MAX) }
+    }
 }
 
 /// The routes of browsers.
@@ -104,9 +138,9 @@ async fn index(State(pages): State<Arc<Pages>>) -> Response {
     // Receiver names are letters, digits and dashes by the config's own rule: they need no escaping.
     let items: String = pages
         .receivers
+        .serving()
         .iter()
-        .filter(|(_, page)| page.receiver.serves_pages())
-        .map(|(name, _)| format!("<li><a href=\"r/{name}/\">{name}</a></li>\n"))
+        .map(|name| format!("<li><a href=\"r/{name}/\">{name}</a></li>\n"))
         .collect();
     let list = if items.is_empty() {
         "<p>No receiver serves a page.</p>".to_owned()
@@ -252,7 +286,8 @@ async fn live(
     Path(name): Path<String>,
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Response {
-    let Some(live) = pages.receivers.get(&name).and_then(|page| page.receiver.live()) else {
+    let page = pages.receivers.get(&name);
+    let Some(live) = page.as_ref().and_then(|page| page.receiver.live()) else {
         return plain(
             StatusCode::NOT_FOUND,
             "this receiver publishes no live updates: it has no grant `live = true`",

@@ -27,13 +27,16 @@ async fn refusals(site: &Site) -> Vec<Finished> {
 
 #[tokio::test]
 async fn a_check_can_be_interrupted() {
-    let all = ["recorder", "puppet", "keyvalue", "fetch", "tools", "hostile", "page", "meter"];
-    let config = all.into_iter().fold(Config::new(), |config, name| {
-        config
-            .receiver(name, &files::guest(name), &["metrics"])
-            .set(&format!("receivers.{name}.keyvalue"), true)
-    });
-    let site = Site::new(config);
+    let mut site = Site::new(Config::new().set("host.max-instances", 200));
+    // So many that it is not done before it is told to end, each with a section of its own so that each is compiled.
+    for number in 0..100_u8 {
+        let name = format!("r{number}");
+        let component = site.path().join(format!("{name}.wasm"));
+        let section = vec![0, 3, 1, b'n', number];
+        let bytes = [std::fs::read(files::guest("recorder")).unwrap(), section].concat();
+        std::fs::write(&component, bytes).unwrap();
+        site.change(|config| config.receiver(&name, &component, &["metrics"]));
+    }
     let path = site.write_config();
     let mut check = site.spawn(&["check", "--config", path.to_str().unwrap()]);
     let cache = site.data().join("components");

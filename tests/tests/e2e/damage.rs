@@ -134,6 +134,7 @@ fn kind(path: &Path) -> Option<&'static str> {
         "current" => of("current of state", "current of guests"),
         _ if ending == Some("seg") => Some("segment"),
         _ if ending == Some("cwasm") => Some("compiled component"),
+        _ if ending == Some("wasm") => Some("component"),
         _ if ending == Some("jnl") => of("journal of state", "journal of guests"),
         _ if folder.ends_with("tables") => of("table of state", "table of guests"),
         _ if name.starts_with('v') => of("manifest of state", "manifest of guests"),
@@ -216,6 +217,7 @@ async fn damage_to_any_file_is_told_and_nothing_altered_is_served() {
         "journal of guests",
         "manifest of guests",
         "compiled component",
+        "component",
     ] {
         assert!(names.contains(name), "there is no {name}: {names:?}");
     }

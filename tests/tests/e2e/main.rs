@@ -34,5 +34,6 @@ mod seek;
 mod shutdown;
 mod slow_clients;
 mod status;
+mod swap;
 mod timer;
 mod tour;

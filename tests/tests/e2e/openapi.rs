@@ -12,12 +12,13 @@ const DOCUMENT: &str = "/admin/v1/openapi.json";
 
 /// What can't be had of a server that works: its failures, what it says while it starts or stops, two backups at a time, a
 /// dead letter that is damaged, and what another test waits for.
-const NOT_ASKED_FOR: [&str; 5] = [
+const NOT_ASKED_FOR: [&str; 6] = [
     "GET /readyz 503",
     "POST /admin/v1/backup 409",
     "DELETE /admin/v1/backup 409",
     "GET /admin/v1/receivers/{receiver}/dead-letters/{id} 409",
     "POST /admin/v1/receivers/{receiver}/seek 408",
+    "PUT /admin/v1/receivers/{receiver}/component 408",
 ];
 
 /// Asks for operations, and compares the answers with the document.
@@ -169,6 +170,8 @@ async fn every_operation_answers_as_it_is_described() {
         .receiver("puppet", &files::guest("puppet"), &["metrics"])
         .set("receivers.puppet.max-messages", 1)
         .set("receivers.puppet.dead-letters", 2)
+        .receiver("other", &files::guest("quiet"), &["metrics"])
+        .set("host.max-component", "1MiB")
         .set("presence.timeout", "1h");
     let server = Site::new(config).start().await;
     let mut agent = Agent::connect(server.agents).await;
@@ -243,9 +246,35 @@ async fn every_operation_answers_as_it_is_described() {
             reader.ask(method.clone(), &format!("{path}{query}"), &[receiver], status).await;
         }
     }
-    for method in [post, delete] {
-        reader.ask(method, "/admin/v1/backup", &[], 200).await;
+    for method in [&post, &delete] {
+        reader.ask(method.clone(), "/admin/v1/backup", &[], 200).await;
     }
+
+    let (component, rollback) = (of("/component"), of("/rollback"));
+    let recorder = std::fs::read(files::guest("recorder")).unwrap();
+    for (query, receiver, bytes, status) in [
+        ("?who=me", "puppet", b"no component".to_vec(), 422),
+        ("?who=me", "nobody", recorder.clone(), 404),
+        ("?who=me&what=1", "puppet", recorder.clone(), 400),
+        ("?who=me", "puppet", vec![0; 2 * 1024 * 1024], 413),
+        ("?who=me", "puppet", recorder.clone(), 200),
+        ("?who=me", "puppet", recorder.clone(), 409),
+    ] {
+        let path = format!("{component}{query}");
+        reader.send(Method::PUT, &path, &[receiver], status, |request| request.body(bytes)).await;
+    }
+    for (query, receiver, status) in [
+        ("?who=me", "nobody", 404),
+        ("", "puppet", 400),
+        ("?who=%20", "puppet", 422),
+        ("?who=me", "other", 409),
+        ("?who=me", "puppet", 200),
+    ] {
+        reader.ask(post.clone(), &format!("{rollback}{query}"), &[receiver], status).await;
+    }
+    reader.ask(get.clone(), "/admin/v1/swaps", &[], 200).await;
+    reader.ask(get.clone(), "/admin/v1/swaps?receiver=puppet", &[], 200).await;
+    reader.ask(get.clone(), "/admin/v1/swaps?form=1", &[], 400).await;
 
     let described = reader.described();
     for (method, path, _) in described.iter().filter(|(_, _, status)| status == "200") {

@@ -43,6 +43,15 @@ impl ComponentFile {
         let Some(bytes) = bytes else {
             return Err(LoadError::TooLarge { path: path.into(), limit });
         };
+        Self::of(path, bytes)
+    }
+
+    /// What was read of `path`, or is to be called so in errors.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::NotAComponent`].
+    pub fn of(path: &Path, bytes: Vec<u8>) -> Result<Self, LoadError> {
         if let Some((found, advice)) = not_a_component(&bytes) {
             return Err(LoadError::NotAComponent { path: path.into(), found, advice });
         }

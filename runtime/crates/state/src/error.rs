@@ -105,6 +105,15 @@ pub enum StateError {
         problem: String,
     },
 
+    /// What is stored of a receiver's version is not what Wharf writes. Which it had is not guessed.
+    #[error("understand which version of receiver {receiver:?} is stored: {problem}")]
+    DamagedVersion {
+        /// The receiver.
+        receiver: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+
     /// A stored dead letter is not one that Wharf writes. What it was is not guessed.
     #[error(
         "understand the stored dead letter {id} of receiver {receiver:?}: {problem}; it can only be dropped"

@@ -24,6 +24,7 @@ mod keyvalue;
 mod layout;
 mod message_ids;
 mod store;
+mod swaps;
 
 pub use agents::{KnownAgent, KnownAgents, UsedTopic};
 pub use check::{
@@ -42,3 +43,4 @@ pub use keyvalue::{
     MAX_VALUE, Refusal, Seen, Swap,
 };
 pub use store::{Persist, State};
+pub use swaps::{KeptReceipt, MAX_RECEIPTS};

@@ -11,6 +11,7 @@ use wharf_state::StateProblem;
 use super::report::{Finding, Lost, Report, Topic};
 use crate::data_dir;
 use crate::data_dir::offline::{Format, Offline};
+use crate::swaps;
 
 /// Looks at everything. `scratch` is an empty folder for copies of the databases; `progress` is told how many bytes more were
 /// looked at, `length` how many there will be, roughly.
@@ -68,6 +69,7 @@ pub fn examine(
     }
     marks(data_dir, &mut report);
     compiled(data_dir, &mut report)?;
+    kept(data_dir, &mut report)?;
     report.whole = !report.findings.iter().any(|finding| finding.damage);
     Ok(report)
 }
@@ -192,6 +194,19 @@ fn compiled(data_dir: &Offline, report: &mut Report) -> anyhow::Result<()> {
     for path in checked.damaged {
         report.findings.push(note(path, "the compiled component is damaged", "it is compiled again"));
     }
+    Ok(())
+}
+
+fn kept(data_dir: &Offline, report: &mut Report) -> anyhow::Result<()> {
+    let damaged = swaps::damaged(&data_dir::versions(data_dir.path()))
+        .context("failed to read the components of receivers")?;
+    report.findings.extend(damaged.into_iter().map(|file| Finding {
+        file,
+        found: "the component is not what its name says".to_owned(),
+        lost: None,
+        at_start: "a receiver that had it gets that of the config instead, and a receipt tells so".to_owned(),
+        damage: true,
+    }));
     Ok(())
 }
 

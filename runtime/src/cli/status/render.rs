@@ -6,6 +6,7 @@ use bytesize::ByteSize;
 use serde::Deserialize;
 
 use crate::cli::table::{Align, columns, printable};
+use crate::cli::time;
 
 /// What `GET /admin/v1/status` answers, as far as the table shows it. Fields that are not known here are left alone, so
 /// that this program can ask a newer server.
@@ -43,6 +44,7 @@ struct Receiver {
     component: Component,
     types: Vec<String>,
     state: String,
+    stage: Option<String>,
     instances: u64,
     handled: u64,
     failed: u64,
@@ -79,6 +81,7 @@ struct Gaps {
 struct Component {
     digest: String,
     path: String,
+    since: Option<u64>,
 }
 
 /// As many characters of a digest as tell two components apart at a glance.
@@ -152,6 +155,7 @@ fn receivers(receivers: &[Receiver]) -> String {
         ("BEHIND", Align::Right),
         ("BACKLOG", Align::Right),
         ("DATA TYPES", Align::Left),
+        ("SINCE", Align::Left),
         ("COMPONENT", Align::Left),
     ];
     let rows = receivers.iter().map(|receiver| {
@@ -171,14 +175,22 @@ fn receivers(receivers: &[Receiver]) -> String {
             receiver.lag_seconds.and_then(seconds).unwrap_or_else(unknown),
             receiver.backlog.as_ref().map_or_else(unknown, |backlog| bytes(backlog)),
             printable(&receiver.types.join(", ")),
+            receiver.component.since.map_or_else(unknown, time::write),
             printable(&format!("{digest} {}", receiver.component.path)),
         ]
     });
     columns(heads, rows.collect())
 }
 
-/// The state, and how long a quarantine still lasts.
+/// The state, what is being done with the component, and how long a quarantine still lasts.
 fn state(receiver: &Receiver) -> String {
+    match &receiver.stage {
+        Some(stage) => format!("{}, {}", alone(receiver), printable(stage)),
+        None => alone(receiver),
+    }
+}
+
+fn alone(receiver: &Receiver) -> String {
     let pause = receiver.next_try_seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     match pause {
         Some(pause) => {
@@ -230,8 +242,8 @@ mod tests {
                   {"name":"ethereum_metrics","durability":"fsync","start":0,"end":1204,"accepted":1204,"blocked_by":["journal"],"new":1},
                   {"name":"system_metrics","durability":"memory","start":12,"end":13,"accepted":1}],
                 "receivers":[
-                  {"name":"dashboard","component":{"digest":"9f86d081884c7d659a2feaa0c55ad015","path":"receivers/dashboard.wasm"},
-                   "types":["ethereum_metrics","system_metrics"],"state":"running","instances":1,"handled":1205,"failed":0,
+                  {"name":"dashboard","component":{"digest":"9f86d081884c7d659a2feaa0c55ad015","path":"receivers/dashboard.wasm","since":1777629600000},
+                   "types":["ethereum_metrics","system_metrics"],"state":"running","stage":"on probation","instances":1,"handled":1205,"failed":0,
                    "dead":0,"lag":0,"rate":1812.44,"in_flight":64,"parked":0,"waiting_agents":0,"lag_seconds":0.0,
                    "dead_letters":{"count":0,"bytes":0},"gaps":{"records":0,"messages":0},"last_error":null},
                   {"name":"journal","component":{"digest":"60303ae22b99","path":"receivers/journal.wasm"},
@@ -246,9 +258,9 @@ mod tests {
         ethereum_metrics  fsync           0  1204      1204
         system_metrics    memory         12    13         1
 
-        RECEIVER   STATE                        INSTANCES  HANDLED  A SECOND  FAILED  DEAD LETTERS  DROPPED  IN FLIGHT  PARKED   LAG    BEHIND   BACKLOG  DATA TYPES                        COMPONENT
-        dashboard  running                              1     1205      1812       0             0        0         64       0     0        0s         ?  ethereum_metrics, system_metrics  9f86d081884c receivers/dashboard.wasm
-        journal    quarantined, tried in 1m 1s          2        7       0.2       3             1        ?          ?       ?  1197  1h 5m 5s  10.0 GiB  ethereum_metrics                  60303ae22b99 receivers/journal.wasm
+        RECEIVER   STATE                        INSTANCES  HANDLED  A SECOND  FAILED  DEAD LETTERS  DROPPED  IN FLIGHT  PARKED   LAG    BEHIND   BACKLOG  DATA TYPES                        SINCE                 COMPONENT
+        dashboard  running, on probation                1     1205      1812       0             0        0         64       0     0        0s         ?  ethereum_metrics, system_metrics  2026-05-01T10:00:00Z  9f86d081884c receivers/dashboard.wasm
+        journal    quarantined, tried in 1m 1s          2        7       0.2       3             1        ?          ?       ?  1197  1h 5m 5s  10.0 GiB  ethereum_metrics                  ?                     60303ae22b99 receivers/journal.wasm
 
         ethereum_metrics takes no messages: the backlog of journal is at its bound
 
@@ -267,7 +279,7 @@ mod tests {
 
         DATA TYPE  DURABILITY  START  END  ACCEPTED
 
-        RECEIVER  STATE  INSTANCES  HANDLED  A SECOND  FAILED  DEAD LETTERS  DROPPED  IN FLIGHT  PARKED  LAG  BEHIND  BACKLOG  DATA TYPES  COMPONENT
+        RECEIVER  STATE  INSTANCES  HANDLED  A SECOND  FAILED  DEAD LETTERS  DROPPED  IN FLIGHT  PARKED  LAG  BEHIND  BACKLOG  DATA TYPES  SINCE  COMPONENT
         ");
     }
 }

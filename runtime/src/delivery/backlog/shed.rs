@@ -19,6 +19,7 @@ use wharf_protocol::Record;
 use wharf_state::{Gap, GapReason, KeyValue, State, StateError};
 
 use crate::delivery::progress::Progress;
+use crate::delivery::window::offset_with;
 use crate::delivery::{Stopped, or_stop};
 use crate::telemetry::DroppedLabel;
 use crate::unix_time::unix_milliseconds;
@@ -229,21 +230,7 @@ impl Skipping {
         }
         let written = if progress.is_volatile() { None } else { Some(cursors.iter()) };
         self.state.skip(progress.receiver(), progress.topic(), &gaps, written.into_iter().flatten())?;
-        progress.pass(offsets.end);
+        progress.pass(offsets.clone());
         Ok(Some(gaps))
     }
-}
-
-/// The lowest offset from `from` on with at most so many bytes before a reader that is there.
-fn offset_with(topic: &Topic, from: u64, bytes: u64) -> u64 {
-    let (mut low, mut high) = (from, topic.end());
-    while low < high {
-        let middle = low.midpoint(high);
-        if topic.bytes_from(middle) <= bytes {
-            high = middle;
-        } else {
-            low = middle.saturating_add(1);
-        }
-    }
-    low
 }

@@ -170,7 +170,7 @@ async fn of_a_topic_in_memory_only_the_record_is_written() {
 async fn what_an_operator_sets_back_meanwhile_is_not_lost_untold() {
     let site = Site::open(Durability::Os);
     site.append("aaaaaaaa").await;
-    site.progress.pass(4);
+    site.progress.pass(0..4);
     let mut shedding = site.shedding();
     let mut reader = site.topic().reader(LaneSet::ALL, 4);
     site.progress.set(wharf_state::Cursors::at(2));
@@ -201,7 +201,7 @@ async fn a_gate_is_shut_while_the_backlog_is_at_its_bound() {
         tokio::task::yield_now().await;
     }
     assert_eq!(u64::try_from(bytes.get()).unwrap(), site.topic().bytes());
-    site.progress.pass(1);
+    site.progress.pass(0..1);
     assert!(gate.opens(LONG).await, "a tenth is worked off");
     site.stop.cancel();
     watching.await.unwrap();

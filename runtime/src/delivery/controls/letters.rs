@@ -77,7 +77,7 @@ impl Controls {
         let names = self.state.receivers_with_dead_letters().into_iter();
         let letters = names.map(|receiver| Letters {
             usage: self.state.dead_letter_usage(&receiver),
-            configured: self.receivers.contains_key(&receiver),
+            configured: self.find(&receiver).is_ok(),
             receiver,
         });
         letters.collect()
@@ -101,8 +101,7 @@ impl Controls {
     ) -> Result<Page, ControlError> {
         self.find_letters(receiver)?;
         // Before the letters: one whose redrive begins meanwhile is seen as queued or as redriving, never as neither.
-        let queued =
-            self.receivers.get(receiver).map(|steered| steered.redrives.queued()).unwrap_or_default();
+        let queued = self.find(receiver).map(|steered| steered.redrives.queued()).unwrap_or_default();
         let DeadLetterPage { entries, damaged, next } = self.state.dead_letters(receiver, ids, limit)?;
         let entries = entries.into_iter().map(|entry| {
             let state = LetterState::of(&entry, queued.contains(&entry.id));
@@ -118,8 +117,7 @@ impl Controls {
     /// [`ControlError::Unknown`], [`ControlError::NoLetter`], [`ControlError::State`].
     pub fn letter(&self, receiver: &str, id: u64) -> Result<Shown, ControlError> {
         self.find_letters(receiver)?;
-        let queued =
-            self.receivers.get(receiver).is_some_and(|steered| steered.redrives.queued().contains(&id));
+        let queued = self.find(receiver).is_ok_and(|steered| steered.redrives.queued().contains(&id));
         let (entry, record) = self
             .state
             .dead_letter(receiver, id)?
@@ -160,14 +158,14 @@ impl Controls {
     /// [`ControlError::Unknown`], [`ControlError::State`]. Some may be gone then.
     pub fn drop_letters(&self, receiver: &str, which: Which) -> Result<u64, ControlError> {
         self.find_letters(receiver)?;
-        let redrives = self.receivers.get(receiver).map(|steered| &steered.redrives);
+        let steered = self.find(receiver).ok();
         let mut dropped = 0_u64;
         let outcome = self.each_page(receiver, which, |page| {
             let entries = page.entries.iter().map(|entry| entry.id);
             let ids: Vec<_> = entries.chain(page.damaged.iter().map(|damaged| damaged.id)).collect();
             dropped = dropped.saturating_add(self.state.drop_dead_letters(receiver, &ids, Persist::Sync)?);
-            if let Some(redrives) = redrives {
-                redrives.forget(&ids);
+            if let Some(steered) = &steered {
+                steered.redrives.forget(&ids);
             }
             Ok(())
         });
@@ -204,7 +202,7 @@ impl Controls {
 
     /// A receiver that the config has, or that has letters.
     fn find_letters(&self, receiver: &str) -> Result<(), ControlError> {
-        if self.receivers.contains_key(receiver) {
+        if self.find(receiver).is_ok() {
             return Ok(());
         }
         let with_letters = self.state.receivers_with_dead_letters();
@@ -213,7 +211,7 @@ impl Controls {
         }
         let known = format!(
             "the config has {}, and dead letters are there of {}",
-            listed(self.receivers.keys().map(String::as_str)),
+            listed(self.names().iter().map(String::as_str)),
             listed(with_letters.iter().map(String::as_str))
         );
         Err(ControlError::Unknown { name: quoted(receiver), known })

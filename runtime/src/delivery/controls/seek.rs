@@ -6,6 +6,7 @@ use wharf_log::Topic;
 use wharf_state::{Cursors, KeyValue, Persist, Seek, State};
 
 use super::{ControlError, Controls, Steered, listed, quoted};
+use crate::delivery::halt::Patience;
 use crate::delivery::progress::Progress;
 use crate::unix_time::unix_milliseconds;
 
@@ -69,7 +70,7 @@ impl Controls {
             moves.push(Move { data_type: topic.name().to_owned(), progress: progress.clone(), to });
         }
         // It is moved to the thread that writes the cursors, so that it lasts until that is done, whatever becomes of who asked.
-        let halted = steered.halt.halt().await?;
+        let halted = steered.halt.halt(Patience::UntilDone).await?;
         let (state, keyvalue) = (self.state.clone(), self.keyvalue.clone());
         let receiver = receiver.to_owned();
         let seek = Seek { who: who.to_owned(), what: what.to_owned(), count: None, now: unix_milliseconds() };

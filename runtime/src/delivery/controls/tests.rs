@@ -13,12 +13,13 @@ use crate::delivery::waiting::WaitingAgents;
 use crate::gate::Gate;
 
 fn controls(data_dir: &Arc<DataDir>, state: &State) -> (Controls, Arc<Breaker>) {
-    let mut controls = Controls::open(data_dir.clone(), state.clone(), None).unwrap();
+    let controls = Controls::open(data_dir.clone(), state.clone(), None).unwrap();
     let settings = config::Receiver::new("journal".to_owned(), "j.wasm".into(), Vec::new());
     let breaker = Arc::new(Breaker::new(&settings, controls.starts_paused("journal")));
     let redrives = Arc::new(Redrives::new(Vec::new()));
     let halt = Arc::new(Halt::new(0, settings.deadline, CancellationToken::new()));
-    controls.add("journal", Steered { breaker: breaker.clone(), redrives, halt, topics: Vec::new() });
+    let steered = Steered { breaker: breaker.clone(), redrives, halt, topics: Vec::new() };
+    controls.put("journal", Arc::new(steered));
     (controls, breaker)
 }
 
@@ -104,11 +105,11 @@ async fn two() -> Two {
     }
     let breaker = Arc::new(Breaker::new(&settings, false));
     let redrives = Arc::new(Redrives::new(vec![LaneSet::ALL]));
-    let mut controls = Controls::open(data_dir, state.clone(), None).unwrap();
+    let controls = Controls::open(data_dir, state.clone(), None).unwrap();
     let halt = Arc::new(Halt::new(0, settings.deadline, CancellationToken::new()));
     let steered =
         Steered { breaker: breaker.clone(), redrives: redrives.clone(), halt, topics: topics.clone() };
-    controls.add("journal", steered);
+    controls.put("journal", Arc::new(steered));
     Two { controls, state, breaker, redrives, topics, _folder: folder }
 }
 

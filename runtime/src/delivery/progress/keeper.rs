@@ -1,18 +1,48 @@
 //! The task that saves cursors that have moved.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use wharf_state::{KeyValue, Persist, State};
 
-use super::{Changed, Progress};
+use super::Changed;
+use crate::delivery::AllProgress;
+
+/// The task of a keeper.
+#[derive(Debug)]
+pub struct Keeping {
+    stop: CancellationToken,
+    /// Taken by who stops it.
+    task: Mutex<Option<JoinHandle<bool>>>,
+}
+
+impl Keeping {
+    /// Starts on the current runtime.
+    pub fn start(keeper: Keeper) -> Keeping {
+        let stop = CancellationToken::new();
+        let task = Mutex::new(Some(tokio::spawn(keeper.run(stop.clone()))));
+        Keeping { stop, task }
+    }
+
+    /// Saves once more, durably. Says whether that took everything in.
+    pub async fn stop(&self) -> bool {
+        self.stop.cancel();
+        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(task) = task else { return false };
+        task.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "the task that saves cursors ended early");
+            false
+        })
+    }
+}
 
 /// Saves what has moved, again and again.
 #[derive(Clone)]
 pub struct Keeper {
-    progress: Vec<Arc<Progress>>,
+    progress: AllProgress,
     state: State,
     /// What receivers keep, if one of them may.
     keyvalue: Option<KeyValue>,
@@ -25,7 +55,7 @@ pub struct Keeper {
 impl Keeper {
     /// A keeper of these cursors.
     pub fn new(
-        progress: Vec<Arc<Progress>>,
+        progress: AllProgress,
         state: State,
         keyvalue: Option<KeyValue>,
         interval: Duration,
@@ -57,7 +87,7 @@ impl Keeper {
     }
 
     fn save_all(&mut self, persist: Persist) {
-        let progress = self.progress.clone();
+        let progress = self.progress.read().unwrap_or_else(PoisonError::into_inner).clone();
         let _writing: Vec<_> = progress.iter().map(|progress| progress.writing()).collect();
         // Before the sync: of what is finished during it, the values may not be among those that it makes durable.
         let changed: Vec<_> =

@@ -1,10 +1,11 @@
 //! Whom a worker calls: the receiver's component, or what the worker's own tests put in its place.
 
-use tokio_util::sync::CancellationToken;
+use wharf_host::Instance;
 
 use crate::delivery::Stopped;
 use crate::delivery::batch::Given;
 use crate::delivery::caller::{Called, Caller};
+use crate::delivery::halt::Turn;
 
 #[cfg(test)]
 use futures_util::future::BoxFuture;
@@ -50,12 +51,48 @@ impl Callee {
         }
     }
 
-    /// See [`Caller::stop_with`].
-    pub fn stop_with(&mut self, stop: CancellationToken) {
+    /// See [`Caller::lay_down`].
+    pub fn lay_down(&mut self) -> Option<Instance> {
         match self {
-            Callee::Component(caller) => caller.stop_with(stop),
+            Callee::Component(caller) => caller.lay_down(),
+            #[cfg(test)]
+            Callee::Played(_) => None,
+        }
+    }
+
+    /// See [`Caller::pick_up`].
+    pub fn pick_up(&mut self, instance: Option<Instance>) {
+        match self {
+            Callee::Component(caller) => caller.pick_up(instance),
             #[cfg(test)]
             Callee::Played(_) => {}
+        }
+    }
+
+    /// See [`Caller::begin`].
+    pub fn begin(&mut self, turn: Turn) {
+        match self {
+            Callee::Component(caller) => caller.begin(turn),
+            #[cfg(test)]
+            Callee::Played(_) => {}
+        }
+    }
+
+    /// See [`Caller::take_has_given`].
+    pub fn take_has_given(&mut self) -> bool {
+        match self {
+            Callee::Component(caller) => caller.take_has_given(),
+            #[cfg(test)]
+            Callee::Played(_) => true,
+        }
+    }
+
+    /// See [`Caller::is_anew`].
+    pub fn is_anew(&self) -> bool {
+        match self {
+            Callee::Component(caller) => caller.is_anew(),
+            #[cfg(test)]
+            Callee::Played(_) => false,
         }
     }
 

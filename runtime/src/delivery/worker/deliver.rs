@@ -49,10 +49,20 @@ impl Worker {
         delivered
     }
 
-    async fn deliver(&mut self, mut batch: Batch) -> Result<bool, Stopped> {
+    async fn deliver(&mut self, batch: Batch) -> Result<bool, Stopped> {
+        self.caller.take_has_given();
+        self.delivering.0 = batch.source;
+        self.delivering.1.clear();
+        self.delivering.1.extend(batch.places().map(|(_, offset)| offset));
+        let delivered = self.deliver_all(batch).await?;
+        self.delivering.1.clear();
+        Ok(delivered)
+    }
+
+    async fn deliver_all(&mut self, mut batch: Batch) -> Result<bool, Stopped> {
         let mut delivery = Delivery { source: batch.source, stalled: HashSet::new(), divided: false };
         if let Some(mut changes) = batch.changes() {
-            let called = self.call(&mut changes).await?;
+            let called = self.call(None, &mut changes).await?;
             let changes = batch.take_changes();
             match called {
                 Ok(_) => changes.iter().for_each(|change| self.finish(&delivery, &change.key)),
@@ -67,7 +77,7 @@ impl Worker {
             self.leave_stalled(&mut batch, &delivery);
         }
         if batch.len() > 0 {
-            let sorted = match self.call(&mut batch.given).await? {
+            let sorted = match self.call(Some(delivery.source), &mut batch.given).await? {
                 Ok(said) => self.sort(&mut batch, said, &mut delivery).await,
                 Err(evidence) => self.divide(&mut batch, evidence, &mut delivery).await,
             };
@@ -79,10 +89,22 @@ impl Worker {
 
     /// Calls the component. A call that came to nothing because of the host says nothing of what was given: it is repeated
     /// whole, after a pause.
-    pub(super) async fn call(&mut self, given: &mut Given) -> Result<Result<Said, Box<Evidence>>, Stopped> {
+    ///
+    /// `source` is what it was read of, if it is to be counted.
+    pub(super) async fn call(
+        &mut self,
+        source: Option<usize>,
+        given: &mut Given,
+    ) -> Result<Result<Said, Box<Evidence>>, Stopped> {
         let mut backoff = Backoff::new(self.settings.retry_pause, LONGEST_PAUSE);
         let mut called = self.caller.call(given).await?;
         loop {
+            if let Given::Messages(batch) = &*given
+                && let Some(source) = source.and_then(|source| self.sources.get(source))
+            {
+                let said = if let Called::Answered(said) = &called { Some(said) } else { None };
+                source.progress.counting().called(self.index, self.version, batch, said);
+            }
             match called {
                 Called::Answered(said) => return Ok(Ok(said)),
                 Called::Failed(evidence) => return Ok(Err(evidence)),
@@ -119,7 +141,7 @@ impl Worker {
             }
             let called = match failed.take() {
                 Some(evidence) => Err(evidence),
-                None => self.call(&mut part.given).await?,
+                None => self.call(Some(delivery.source), &mut part.given).await?,
             };
             match called {
                 Ok(said) => self.sort(&mut part, said, delivery).await?,
@@ -146,7 +168,7 @@ impl Worker {
         }
         let called = match failed {
             Some(evidence) => Err(evidence),
-            None => self.call(&mut given).await?,
+            None => self.call(Some(delivery.source), &mut given).await?,
         };
         let mut dead = Vec::new();
         match called {

@@ -119,14 +119,14 @@ impl Model {
         let progress = Arc::new(Progress::take_up(&settings, TOPIC, &feed, false, &state).unwrap());
         let breaker = Arc::new(Breaker::new(&settings, true));
         let topics = vec![(topic, progress.clone())];
-        let status = Status::new(&settings, "digest", topics.clone(), breaker.clone(), &Metrics::new());
+        let status = Status::new(&settings, "digest", topics.clone(), breaker.clone(), &Metrics::new(), None);
         let (status, stop) = (Arc::new(status), CancellationToken::new());
         let halt = Arc::new(Halt::new(0, Duration::ZERO, stop.clone()));
         let redrives = Arc::new(Redrives::new(Vec::new()));
-        let mut controls = Controls::open(data_dir, state.clone(), None).unwrap();
+        let controls = Controls::open(data_dir, state.clone(), None).unwrap();
         let (redrives_too, halt_too) = (redrives.clone(), halt.clone());
         let steered = Steered { breaker: breaker.clone(), redrives: redrives_too, halt: halt_too, topics };
-        controls.add(RECEIVER, steered);
+        controls.put(RECEIVER, Arc::new(steered));
         let (truth, crash) = (self.truth.clone(), Arc::default());
         let play = Play { truth, progress: progress.clone(), state: state.clone(), crash };
         let worker = |index| {
@@ -134,12 +134,14 @@ impl Model {
             let parts = Parts {
                 index,
                 lanes,
-                sources: vec![Source::new(TOPIC, &feed, lanes, progress.clone(), settings.retry_pause)],
+                sources: vec![Source::new(&feed, lanes, progress.clone(), settings.retry_pause)],
                 status: status.clone(),
                 breaker: breaker.clone(),
                 burials: Burials::new(&settings, "digest", state.clone(), None, status.clone()),
                 redrives: redrives.clone(),
                 halt: halt.clone(),
+                instance: None,
+                version: 1,
                 stop: stop.clone(),
             };
             let play = play.clone();
@@ -227,7 +229,12 @@ impl Model {
         for worker in workers {
             worker.run().await;
         }
-        let keeper = Keeper::new(vec![play.progress.clone()], play.state.clone(), None, Duration::ZERO);
+        let keeper = Keeper::new(
+            Arc::new(std::sync::RwLock::new(vec![play.progress.clone()])),
+            play.state.clone(),
+            None,
+            Duration::ZERO,
+        );
         let saved = keeper.run(stop).await;
         assert!(saved);
         self.clean = !status.is_interrupted() && !play.progress.is_repeating();
@@ -281,7 +288,7 @@ impl Run {
         assert!(self.breaker.is_paused());
         let sought = self.controls.seek(RECEIVER, None, to, "me@here", "wharf seek").await.unwrap();
         for worker in &mut self.workers {
-            worker.take_turn(self.halt.turn());
+            worker.begin(self.halt.turn());
         }
         self.play.truth().seek(&self.play.state, sought[0].to);
     }

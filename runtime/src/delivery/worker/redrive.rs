@@ -23,6 +23,7 @@ impl Worker {
             self.burials.give_up_redrive(id);
             self.redrives.postpone(self.index, id, Duration::ZERO);
         }
+        self.redrives.over(self.index);
         redriven
     }
 
@@ -60,7 +61,7 @@ impl Worker {
                 // The component was replaced by one that does not want to know of it.
                 Item::Change(_) => return self.burials.end_redrive(id, &self.turn).await,
             };
-        let why = match self.call(&mut given).await? {
+        let why = match self.call(None, &mut given).await? {
             Ok(said) => match said.into_values().next() {
                 None => {
                     if matches!(given, Given::Messages(_)) {

@@ -8,6 +8,7 @@ use crate::{
     dead_letters::layout::{Head, LetterKey, Usage, letter_bytes, parse_letter_key, parse_usage_key},
     gaps, layout, message_ids,
     store::open::Open,
+    swaps,
 };
 
 /// What is in the database.
@@ -84,6 +85,13 @@ pub(super) fn read(dir: &Path, findings: &mut Findings<'_>) -> Result<StateConte
             findings.add(found, READ_BACK);
         }
     });
+    for (what, area) in [("versions", &open.versions), ("receipts", &open.receipts)] {
+        findings.entries(what, area.keyspace.iter(), |findings, key, value| {
+            if let Err(problem) = swaps::decode(value) {
+                findings.add(format!("{what} {}: {problem}", quoted(key)), LEFT_OUT);
+            }
+        });
+    }
     findings.entries("gap records", open.gaps.keyspace.iter(), |findings, key, value| {
         match gaps::layout::parse_topic(key).and_then(|topic| Ok((topic, gaps::layout::decode(value)?))) {
             Ok((topic, gaps)) => {

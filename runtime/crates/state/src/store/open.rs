@@ -23,6 +23,10 @@ const GAPS: &str = "gaps";
 /// The keyspace of what message ids are read back from. The layout of its entries is described in the module `message_ids`.
 const MESSAGE_IDS: &str = "message-ids";
 
+/// The keyspaces of what was swapped. The layout of their entries is described in the module `swaps`.
+const VERSIONS: &str = "versions";
+const RECEIPTS: &str = "receipts";
+
 /// What the database may cache of its files. Nearly all is read when the server starts and never after, so the least will do.
 const CACHE_BYTES: u64 = 1024 * 1024;
 
@@ -42,6 +46,8 @@ pub(crate) struct Open {
     pub(crate) dead_letters: Area,
     pub(crate) gaps: Area,
     pub(crate) message_ids: Area,
+    pub(crate) versions: Area,
+    pub(crate) receipts: Area,
     pub(crate) agents: Keyspace,
     pub(crate) presence: Keyspace,
 }
@@ -55,11 +61,22 @@ impl Open {
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
         let agents = database.keyspace(AGENTS, options).map_err(failed)?;
         let presence = database.keyspace(PRESENCE, options).map_err(failed)?;
-        let [cursors, dead_letters, gaps, message_ids] =
-            [area(CURSORS)?, area(DEAD_LETTERS)?, area(GAPS)?, area(MESSAGE_IDS)?];
+        let [cursors, dead_letters, gaps] = [area(CURSORS)?, area(DEAD_LETTERS)?, area(GAPS)?];
+        let [message_ids, versions, receipts] = [area(MESSAGE_IDS)?, area(VERSIONS)?, area(RECEIPTS)?];
         database::sync_keyspaces(dir).map_err(failed)?;
         let dir = dir.to_owned();
-        Ok(Self { dir, cursors, dead_letters, gaps, message_ids, agents, presence, database })
+        Ok(Self {
+            dir,
+            cursors,
+            dead_letters,
+            gaps,
+            message_ids,
+            versions,
+            receipts,
+            agents,
+            presence,
+            database,
+        })
     }
 
     /// A batch that is to be as safe as that once it is committed.
@@ -74,7 +91,8 @@ impl Open {
     /// Writes a batch, and hands over to the worker what is due.
     pub(crate) fn commit(&self, batch: OwnedWriteBatch) -> fjall::Result<()> {
         batch.commit()?;
-        [&self.cursors, &self.dead_letters, &self.gaps, &self.message_ids]
+        let Self { cursors, dead_letters, gaps, message_ids, versions, receipts, .. } = self;
+        [cursors, dead_letters, gaps, message_ids, versions, receipts]
             .into_iter()
             .try_for_each(Area::hand_over)
     }

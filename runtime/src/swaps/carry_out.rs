@@ -1,0 +1,448 @@
+//! Carries out a swap or a rollback, step by step. Whatever goes wrong before the exchange is a refusal: the old version never
+//! stops.
+
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::path::Path;
+use std::sync::{Arc, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use wharf_host::{ComponentFile, Grant, Import, Receiver, SavedState, Standing};
+use wharf_log::{Lane, LaneSet};
+use wharf_state::StateError;
+
+use super::receipt::{Kind, MissingReport, Outcome, ProbationOutcome, ProbationReport, Receipt, StateReport};
+use super::{Last, Order, Place, SwapError, Swaps, versions};
+use crate::components;
+use crate::config;
+use crate::delivery::{Delivery, Exchanged, Feeding, Handover, Replacement, Terms};
+use crate::frontend::pages::Page;
+use crate::swaps::versions::Version;
+use crate::unix_time::unix_milliseconds;
+
+/// The most of a name that somebody asked for that is repeated.
+const MAX_QUOTED: usize = 64;
+
+/// What a component is called that was not read from a file of this machine.
+const SENT: &str = "the file that was sent";
+
+/// What is to come, and why.
+pub(super) struct Task {
+    pub kind: Kind,
+    pub order: Order,
+    /// Why, if nobody ordered it.
+    pub reason: Option<String>,
+    /// Whether the new version is to prove itself.
+    pub on_probation: bool,
+    /// The digest of the file of the config, if it is that which comes.
+    pub file: Option<String>,
+}
+
+/// A step failed: nothing has changed.
+struct Refusal(String);
+
+impl Swaps {
+    /// Puts a component in the place of a receiver's. Whoever calls it lets it come to its end.
+    ///
+    /// # Errors
+    ///
+    /// See [`SwapError`]: the old version goes on.
+    pub async fn swap(
+        self: &Arc<Self>,
+        receiver: &str,
+        bytes: Vec<u8>,
+        order: Order,
+    ) -> Result<Receipt, SwapError> {
+        let task = Task { kind: Kind::Swap, order, reason: None, on_probation: true, file: None };
+        self.swap_to(receiver, bytes, task).await
+    }
+
+    pub(super) async fn swap_to(
+        self: &Arc<Self>,
+        receiver: &str,
+        bytes: Vec<u8>,
+        task: Task,
+    ) -> Result<Receipt, SwapError> {
+        let old = self.find(receiver)?;
+        let place = self.place(receiver);
+        let _one_at_a_time = place.exchanging.lock().await;
+        let old = self.parts.delivery.receiver(receiver).unwrap_or(old);
+        let _stage = Stage::of(&place, "checking");
+        let draft = self.draft(&old, &task);
+        let digest = match ComponentFile::of(Path::new(SENT), bytes) {
+            Ok(file) => {
+                let (kept, digest) = (self.parts.kept.clone(), file.digest.clone());
+                if digest == old.receiver.digest() {
+                    return Err(SwapError::Unchanged { receiver: receiver.to_owned(), digest });
+                }
+                match tokio::task::spawn_blocking(move || kept.keep(&file.digest, &file.bytes)).await? {
+                    Ok(_) => digest,
+                    Err(error) => return Err(self.refuse(draft, chain(&error)).await),
+                }
+            }
+            Err(error) => return Err(self.refuse(draft, chain(&error)).await),
+        };
+        self.exchange(&old, &place, draft, &digest, task).await
+    }
+
+    /// Brings back the component before the one that runs.
+    ///
+    /// # Errors
+    ///
+    /// See [`SwapError`]: the version goes on that runs.
+    pub async fn roll_back(self: &Arc<Self>, receiver: &str, order: Order) -> Result<Receipt, SwapError> {
+        let task = Task { kind: Kind::Rollback, order, reason: None, on_probation: false, file: None };
+        self.roll_back_from(receiver, None, task).await
+    }
+
+    /// `from`: only if this version runs.
+    pub(super) async fn roll_back_from(
+        self: &Arc<Self>,
+        receiver: &str,
+        from: Option<u64>,
+        task: Task,
+    ) -> Result<Receipt, SwapError> {
+        self.find(receiver)?;
+        let place = self.place(receiver);
+        let _one_at_a_time = place.exchanging.lock().await;
+        let old = self.find(receiver)?;
+        let none_before = || SwapError::NoneBefore { receiver: receiver.to_owned() };
+        if from.is_some_and(|from| from != old.version) {
+            return Err(none_before());
+        }
+        let (state, name) = (self.parts.state.clone(), receiver.to_owned());
+        let version = tokio::task::spawn_blocking(move || Version::of(&name, &state)).await??;
+        let previous = version.and_then(|version| version.previous).ok_or_else(none_before)?;
+        if !self.parts.kept.has(&previous) {
+            return Err(none_before());
+        }
+        let _stage = Stage::of(&place, "checking");
+        let draft = self.draft(&old, &task);
+        self.exchange(&old, &place, draft, &previous, task).await
+    }
+
+    fn find(&self, receiver: &str) -> Result<Arc<Feeding>, SwapError> {
+        self.parts.delivery.receiver(receiver).ok_or_else(|| {
+            let receivers = self.parts.delivery.receivers();
+            let names: Vec<_> = receivers.iter().map(|feeding| feeding.settings.name.as_str()).collect();
+            SwapError::Unknown {
+                name: receiver.chars().take(MAX_QUOTED).collect(),
+                known: if names.is_empty() { "none".to_owned() } else { names.join(", ") },
+            }
+        })
+    }
+
+    /// The exchange itself, to the kept component of this digest.
+    async fn exchange(
+        self: &Arc<Self>,
+        old: &Arc<Feeding>,
+        place: &Arc<Place>,
+        mut draft: Receipt,
+        digest: &str,
+        task: Task,
+    ) -> Result<Receipt, SwapError> {
+        draft.new = Some(digest.to_owned());
+        let prepared = self.prepare(old, place, &mut draft, digest, &task).await;
+        let replacement = match prepared {
+            Ok(replacement) => replacement,
+            Err(Refusal(reason)) => return Err(self.refuse(draft, reason).await),
+        };
+        let before = old.status.recent();
+        let (receiver, page) = (replacement.receiver.clone(), page_of(&replacement));
+        let fallback = self.fallback(old, place, task.kind);
+        let since_last = place.last().as_ref().map(|last| last.cursors.clone()).unwrap_or_default();
+        let terms = Terms {
+            patience: old.settings.swap_timeout,
+            drop_state: task.order.drop_state,
+            fallback: fallback.clone(),
+        };
+        let _stage = Stage::of(place, "switching");
+        // Those of a call that is running now are handled by then or given again.
+        let cursors = Arc::new(OnceLock::new());
+        let id = Arc::new(OnceLock::new());
+        let commit = {
+            let (state, draft, old) = (self.parts.state.clone(), draft.clone(), old.clone());
+            let (id, cursors, since_last) = (id.clone(), cursors.clone(), since_last.clone());
+            let version = self.version_after(old.as_ref(), digest, &task);
+            move |handover: &Handover| {
+                let now = Delivery::cursors(&old);
+                let mut receipt = draft;
+                receipt.at = unix_milliseconds();
+                receipt.state = state_report(handover, &old, &since_last, &now);
+                let _ = cursors.set(now);
+                let version = version(&state)?;
+                let _ = id.set(state.add_receipt(
+                    &receipt.receiver,
+                    &receipt.encode(),
+                    Some(&version.encode()),
+                )?);
+                Ok(())
+            }
+        };
+        let exchanged = self.parts.delivery.exchange(old, replacement, terms, commit).await;
+        let Exchanged { feeding, handover, snapshots, pauses, windows } = match exchanged {
+            Ok(exchanged) => exchanged,
+            Err(error) => return Err(self.refuse(draft, format!("failed to {}", chain(&error))).await),
+        };
+        let now = cursors.get().cloned().unwrap_or_default();
+        draft.id = id.get().copied().unwrap_or_default();
+        draft.outcome = Outcome::Switched;
+        draft.at = unix_milliseconds();
+        draft.pause_ms = pauses.iter().map(|pause| milliseconds(*pause)).collect();
+        draft.state = state_report(&handover, old, &since_last, &now);
+        tracing::info!(
+            receiver.name = draft.receiver,
+            receipt.id = draft.id,
+            who = draft.who,
+            old = draft.old,
+            new = digest,
+            "the component of a receiver was exchanged"
+        );
+        self.show(&receiver, page);
+        let probation = self.begin_last(place, &feeding, snapshots, now);
+        let receipt = self.settle_soon(draft, windows).await;
+        if receipt.probation.is_some() {
+            self.prove(feeding, before, receipt.id, probation);
+        } else {
+            probation.cancel();
+        }
+        self.forget_components();
+        Ok(receipt)
+    }
+
+    /// Loads the component and makes its instances, beside those that work.
+    async fn prepare(
+        &self,
+        old: &Arc<Feeding>,
+        place: &Place,
+        draft: &mut Receipt,
+        digest: &str,
+        task: &Task,
+    ) -> Result<Replacement, Refusal> {
+        let _stage = Stage::of(place, "compiling");
+        let began = Instant::now();
+        let options = components::options(&old.settings, &self.parts.kept.path(digest));
+        let loaded = self.parts.host.load_beside(options, &old.receiver).await;
+        let receiver = loaded.map_err(|error| Refusal(format!("failed to {}", chain(&error))))?;
+        if receiver.digest() != digest {
+            return Err(Refusal("the component that is kept in the data directory is damaged".to_owned()));
+        }
+        draft.compile_ms = Some(milliseconds(began.elapsed()));
+        let (gained, lost) = differences(old.receiver.imports(), receiver.imports());
+        draft.imports_gained = gained.iter().map(|import| import.name.clone()).collect();
+        draft.imports_lost = lost.iter().map(|import| import.name.clone()).collect();
+        let powers: Vec<_> = gained.iter().filter(|import| gives_power(import, &old.settings)).collect();
+        // The component before was let in once.
+        if !powers.is_empty() && !task.order.allow_new_imports && task.kind != Kind::Rollback {
+            let names: Vec<_> = powers.iter().map(|import| import.name.as_str()).collect();
+            return Err(Refusal(format!(
+                "the new component imports what the old one does not: {}; if it is to have that, swap with --allow-new-imports",
+                names.join(", ")
+            )));
+        }
+        for warning in receiver.warnings() {
+            tracing::warn!(receiver.name = receiver.name(), warning, "a receiver's config can be improved");
+        }
+        let _stage = Stage::of(place, "starting");
+        let settings = old.settings.clone();
+        let made = self.parts.delivery.instantiate(&receiver, settings.instances).await;
+        let instances = made
+            .map_err(|error| Refusal(format!("failed to start the new version: {error}")))?
+            .map_err(|fault| Refusal(format!("failed to start the new version: {fault}")))?;
+        Ok(Replacement { settings, receiver, instances, mapped: old.mapped.clone() })
+    }
+
+    /// What is written down as the receiver's version then.
+    fn version_after(
+        &self,
+        old: &Feeding,
+        digest: &str,
+        task: &Task,
+    ) -> impl FnOnce(&wharf_state::State) -> Result<Version, StateError> + Send + use<> {
+        let (receiver, old, digest) =
+            (old.settings.name.clone(), old.receiver.digest().to_owned(), digest.to_owned());
+        let file = task.file.clone();
+        move |state| {
+            let before = Version::of(&receiver, state)?;
+            let file = file.or(before.map(|before| before.file)).unwrap_or_else(|| old.clone());
+            Ok(Version { running: digest, file, previous: Some(old), since: unix_milliseconds() })
+        }
+    }
+
+    /// What the version before the one that runs knew when it went: what a rollback gives it back if there is nothing newer.
+    fn fallback(&self, old: &Feeding, place: &Place, kind: Kind) -> Vec<Option<SavedState>> {
+        let last = place.last();
+        let last = last.as_ref().filter(|last| kind == Kind::Rollback && last.version == old.version);
+        last.map(|last| last.snapshots.clone()).unwrap_or_default()
+    }
+
+    /// Remembers what the next exchange may need, and ends the probation before. Gives what ends the one that begins.
+    fn begin_last(
+        &self,
+        place: &Place,
+        feeding: &Feeding,
+        snapshots: Vec<Option<SavedState>>,
+        cursors: Vec<(String, wharf_state::Cursors)>,
+    ) -> CancellationToken {
+        let probation = self.parts.stop.child_token();
+        let last = Last { version: feeding.version, snapshots, cursors, probation: probation.clone() };
+        if let Some(before) = place.last().replace(last) {
+            before.probation.cancel();
+        }
+        probation
+    }
+
+    /// Lets browsers and numbers see the new version.
+    fn show(&self, receiver: &Receiver, page: Page) {
+        self.parts.pages.put(receiver.name(), page);
+        let receivers = self.parts.delivery.receivers();
+        self.parts.metrics.guests.set(receivers.iter().map(|feeding| feeding.receiver.clone()).collect());
+    }
+
+    fn draft(&self, old: &Feeding, task: &Task) -> Receipt {
+        let is_proving = task.on_probation && !old.settings.probation.is_zero();
+        Receipt {
+            reason: task.reason.clone(),
+            probation: is_proving
+                .then_some(ProbationReport { outcome: ProbationOutcome::Running, reason: None }),
+            ..Receipt::new(&old.settings.name, task.kind, &task.order.who, old.receiver.digest())
+        }
+    }
+
+    /// Writes down that it was refused.
+    async fn refuse(&self, draft: Receipt, reason: String) -> SwapError {
+        tracing::error!(
+            receiver.name = draft.receiver,
+            who = draft.who,
+            old = draft.old,
+            new = draft.new,
+            reason,
+            "a swap was refused; the old version goes on"
+        );
+        let mut receipt = Receipt {
+            outcome: Outcome::Refused,
+            at: unix_milliseconds(),
+            reason: Some(reason),
+            probation: None,
+            ..draft
+        };
+        let (state, written) = (self.parts.state.clone(), receipt.clone());
+        let adding = move || state.add_receipt(&written.receiver, &written.encode(), None);
+        match tokio::task::spawn_blocking(adding).await {
+            Ok(Ok(id)) => receipt.id = id,
+            // The reason is what matters to who asked.
+            Ok(Err(error)) => {
+                tracing::error!(error = &error as &dyn Error, "failed to write down that a swap was refused");
+            }
+            Err(error) => tracing::error!(%error, "failed to write down that a swap was refused"),
+        }
+        self.forget_components();
+        SwapError::Refused(Box::new(receipt))
+    }
+
+    /// Removes the kept components that nobody needs any more.
+    fn forget_components(&self) {
+        let (state, kept) = (self.parts.state.clone(), self.parts.kept.clone());
+        self.tasks.spawn_blocking(move || match versions::needed(&state) {
+            Ok(needed) => kept.keep_only(&needed),
+            Err(error) => {
+                let error: &dyn Error = &error;
+                tracing::warn!(error, "failed to see which components are still needed");
+            }
+        });
+    }
+}
+
+/// What is being done with a receiver, as long as this is there.
+struct Stage<'a> {
+    place: &'a Place,
+    before: Option<&'static str>,
+}
+
+impl Stage<'_> {
+    fn of<'a>(place: &'a Place, stage: &'static str) -> Stage<'a> {
+        let mut current = place.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        Stage { place, before: current.replace(stage) }
+    }
+}
+
+impl Drop for Stage<'_> {
+    fn drop(&mut self) {
+        *self.place.stage.lock().unwrap_or_else(PoisonError::into_inner) = self.before;
+    }
+}
+
+fn page_of(replacement: &Replacement) -> Page {
+    Page::new(replacement.receiver.clone(), &replacement.settings)
+}
+
+/// The imports that the new component has and the old one had not, and the other way round, whatever their versions.
+fn differences<'a>(old: &'a [Import], new: &'a [Import]) -> (Vec<&'a Import>, Vec<&'a Import>) {
+    let interfaces =
+        |imports: &'a [Import]| -> BTreeSet<&'a str> { imports.iter().map(Import::interface).collect() };
+    let (of_old, of_new) = (interfaces(old), interfaces(new));
+    let gained = new.iter().filter(|import| !of_old.contains(import.interface()));
+    let lost = old.iter().filter(|import| !of_new.contains(import.interface()));
+    (gained.collect(), lost.collect())
+}
+
+/// Whether an import lets a component do what not every receiver may. Some link without a grant and reach nothing then.
+fn gives_power(import: &Import, settings: &config::Receiver) -> bool {
+    match import.standing {
+        Standing::IdleWithoutGrant { grant: Grant::Http } => !settings.http.is_empty(),
+        Standing::IdleWithoutGrant { grant: Grant::Files } => !settings.files.is_empty(),
+        standing => standing.grant().is_some(),
+    }
+}
+
+fn state_report(
+    handover: &Handover,
+    old: &Feeding,
+    since: &[(String, wharf_state::Cursors)],
+    now: &[(String, wharf_state::Cursors)],
+) -> StateReport {
+    let mut missing = Vec::new();
+    for worker in &handover.older {
+        let lanes = old.lanes_of(*worker);
+        for (data_type, cursors) in now {
+            let before = since.iter().find(|(of, _)| of == data_type).map(|(_, cursors)| cursors);
+            let from = before.and_then(|before| lanes.iter().map(|lane| before.get(lane).next()).min());
+            let to = lanes.iter().map(|lane| end_of(cursors.get(lane))).max();
+            let (from, to) = (from.unwrap_or(0), to.unwrap_or(0));
+            if from < to {
+                let lanes = (lanes != LaneSet::ALL).then(|| lanes.iter().map(Lane::index).collect());
+                missing.push(MissingReport { r#type: data_type.clone(), from, to, lanes });
+            }
+        }
+    }
+    StateReport {
+        snapshots: handover.snapshots,
+        formats: handover.formats.clone(),
+        bytes: handover.bytes,
+        dropped: handover.dropped.clone(),
+        missing,
+    }
+}
+
+/// Nothing is finished at this offset or above.
+fn end_of(cursor: &wharf_state::Cursor) -> u64 {
+    cursor.runs().last().map_or(cursor.next(), |run| run.end)
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
+/// An error with what led to it, on one line.
+pub(super) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

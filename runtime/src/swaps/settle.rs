@@ -1,0 +1,153 @@
+//! Counts what becomes of the messages around a swap until none of them is pending any more.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use wharf_log::Lane;
+use wharf_state::{State, StateError};
+
+use super::receipt::{Counts, LaneReport, Outcome, Receipt, WindowReport};
+use super::{Swaps, receipts};
+use crate::delivery::OpenWindow;
+use crate::unix_time::unix_milliseconds;
+
+/// How soon after a swap it is counted again, and how often at last: most swaps settle with the next batch, those of a paused
+/// receiver with its resumption.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
+
+/// A window and the messages that it is about.
+type Counted = (OpenWindow, Vec<(Lane, u64)>);
+
+impl Swaps {
+    /// Takes the counts of now into a receipt that is written down, and goes on counting until nothing is pending.
+    pub(super) async fn settle_soon(&self, mut receipt: Receipt, windows: Vec<OpenWindow>) -> Receipt {
+        let mut counted: Vec<Counted> = Vec::new();
+        for window in windows {
+            match window.accepted().await {
+                Ok(accepted) => counted.push((window, accepted)),
+                Err(error) => {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::error!(
+                        receiver.name = receipt.receiver,
+                        log.topic = window.topic.name(),
+                        receipt.id = receipt.id,
+                        error,
+                        "failed to see which messages a receipt is about"
+                    );
+                }
+            }
+        }
+        take_counts(&mut receipt, &counted);
+        self.write_counts(&receipt).await;
+        if receipt.outcome != Outcome::Settled {
+            let (state, stop, receipt) = (self.parts.state.clone(), self.parts.stop.clone(), receipt.clone());
+            self.tasks.spawn(settle(state, receipt, counted, stop));
+        }
+        receipt
+    }
+
+    async fn write_counts(&self, receipt: &Receipt) {
+        write(self.parts.state.clone(), receipt.clone()).await;
+    }
+}
+
+/// Counts again and again. Gives up when the server stops: the next run says so in the receipt.
+async fn settle(state: State, mut receipt: Receipt, counted: Vec<Counted>, stop: CancellationToken) {
+    let mut pause = PAUSES.0;
+    while receipt.outcome != Outcome::Settled {
+        if tokio::time::timeout(pause, stop.cancelled()).await.is_ok() {
+            break;
+        }
+        pause = pause.saturating_mul(2).min(PAUSES.1);
+        take_counts(&mut receipt, &counted);
+    }
+    write(state, receipt).await;
+}
+
+/// Writes the counts into the receipt as it is by now.
+async fn write(state: State, receipt: Receipt) {
+    let id = receipt.id;
+    let writing = tokio::task::spawn_blocking(move || {
+        amend(&state, id, |written| {
+            written.outcome = receipt.outcome;
+            written.settled_at = receipt.settled_at;
+            written.pause_ms = receipt.pause_ms;
+            written.counts = receipt.counts;
+            written.lanes = receipt.lanes;
+            written.windows = receipt.windows;
+        })
+    });
+    match writing.await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            let error: &dyn std::error::Error = &error;
+            tracing::error!(receipt.id = id, error, "failed to write the counts of a receipt");
+        }
+        Err(error) => tracing::error!(receipt.id = id, %error, "failed to write the counts of a receipt"),
+    }
+}
+
+/// Changes a receipt that is written down. Blocks on the disk.
+pub(super) fn amend(state: &State, id: u64, change: impl FnOnce(&mut Receipt)) -> Result<(), StateError> {
+    state.amend_receipt(id, |text| {
+        let mut receipt = Receipt::decode(id, text)
+            .inspect_err(|error| tracing::error!(receipt.id = id, %error, "a receipt is damaged"))
+            .ok()?;
+        change(&mut receipt);
+        Some(receipt.encode())
+    })
+}
+
+fn take_counts(receipt: &mut Receipt, counted: &[Counted]) {
+    let mut all = Counts::default();
+    receipt.lanes.clear();
+    receipt.windows.clear();
+    for (window, accepted) in counted {
+        let data_type = window.topic.name();
+        let (from, to) = (window.offsets.start, window.offsets.end);
+        receipt.windows.push(WindowReport { r#type: data_type.to_owned(), from, to });
+        for (lane, count) in window.count(accepted) {
+            let counts = Counts {
+                accepted: count.accepted,
+                by_old: count.by_old,
+                by_new: count.by_new,
+                by_both: count.by_both,
+                redelivered: count.redelivered,
+                dead: count.dead,
+                gaps: count.gaps,
+                pending: count.pending,
+                lost: count.lost,
+            };
+            all.add(&counts);
+            receipt.lanes.push(LaneReport {
+                r#type: data_type.to_owned(),
+                lane: lane.index(),
+                from: count.from,
+                last_by_old: count.last_by_old,
+                first_by_new: count.first_by_new,
+                counts,
+            });
+        }
+    }
+    receipt.counts = all;
+    if all.pending == 0 {
+        receipt.outcome = Outcome::Settled;
+        receipt.settled_at = Some(unix_milliseconds());
+        if all.lost > 0 {
+            tracing::error!(
+                receiver.name = receipt.receiver,
+                receipt.id = receipt.id,
+                lost = all.lost,
+                "messages around a swap are finished and nobody knows how; this is a defect of the server"
+            );
+        }
+    }
+}
+
+/// Says in the receipts of an earlier run that it ended before they were settled. Blocks on the disk.
+pub(super) fn interrupted(state: &State) -> Result<(), StateError> {
+    for receipt in receipts(state)?.into_iter().filter(Receipt::is_open) {
+        amend(state, receipt.id, Receipt::interrupt)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,115 @@
+//! Swaps in a component whose configured file has changed, for receivers whose config says so.
+
+use std::collections::HashMap;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+use wharf_host::ComponentFile;
+
+use super::carry_out::{Task, chain};
+use super::receipt::Kind;
+use super::versions::Version;
+use super::{Order, SwapError, Swaps};
+use crate::delivery::Feeding;
+
+/// How often files are looked at. A file that was written is complete when it looks the same twice.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// What a file looks like from outside: another one, or one that was written to, looks different.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Look {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    changed: (i64, i64),
+}
+
+impl From<Metadata> for Look {
+    fn from(file: Metadata) -> Look {
+        Look {
+            device: file.dev(),
+            inode: file.ino(),
+            bytes: file.len(),
+            changed: (file.mtime(), file.mtime_nsec()),
+        }
+    }
+}
+
+/// What is known of a file that is watched.
+#[derive(Debug, Default)]
+struct Watched {
+    /// What it looked like last.
+    seen: Option<Look>,
+    /// What it looked like when it was last dealt with.
+    done: Option<Look>,
+}
+
+impl Swaps {
+    /// Watches until the server stops.
+    pub async fn watch(self: Arc<Self>) {
+        let mut files: HashMap<String, Watched> = HashMap::new();
+        while timeout(LOOK_EVERY, self.parts.stop.cancelled()).await.is_err() {
+            let receivers = self.parts.delivery.receivers();
+            let watched = receivers.iter().filter(|feeding| feeding.settings.watch);
+            for feeding in watched {
+                let look = tokio::fs::metadata(&feeding.settings.component).await.ok().map(Look::from);
+                let file = files.entry(feeding.settings.name.clone()).or_default();
+                let is_steady = file.seen == look;
+                file.seen = look;
+                if look.is_some() && is_steady && file.done != look {
+                    file.done = look;
+                    self.swap_in_file(feeding).await;
+                }
+            }
+        }
+    }
+
+    /// A failure is told and leaves things as they are, until the file changes again.
+    async fn swap_in_file(self: &Arc<Self>, feeding: &Feeding) {
+        let (receiver, path) = (feeding.settings.name.as_str(), &feeding.settings.component);
+        let file = match ComponentFile::read(path, self.parts.max_component_bytes).await {
+            Ok(file) => file,
+            Err(error) => {
+                let text = chain(&error);
+                tracing::error!(
+                    receiver.name = receiver,
+                    error = text,
+                    "failed to read a component that has changed"
+                );
+                feeding.status.failed(&format_args!("failed to swap in the changed file: {text}"));
+                return;
+            }
+        };
+        let (state, name) = (self.parts.state.clone(), receiver.to_owned());
+        let known = tokio::task::spawn_blocking(move || Version::of(&name, &state)).await;
+        if let Ok(Ok(Some(known))) = known
+            && known.file == file.digest
+        {
+            // It is what runs, or what a swap has superseded.
+            return;
+        }
+        let order = Order { who: "watch".to_owned(), allow_new_imports: false, drop_state: false };
+        let task = Task {
+            kind: Kind::Swap,
+            order,
+            reason: Some("its file changed".to_owned()),
+            on_probation: true,
+            file: Some(file.digest),
+        };
+        match self.swap_to(receiver, file.bytes, task).await {
+            Ok(_) | Err(SwapError::Unchanged { .. }) => {}
+            Err(error) => {
+                let text = chain(&error);
+                tracing::error!(
+                    receiver.name = receiver,
+                    error = text,
+                    "failed to swap in a component that has changed"
+                );
+                feeding.status.failed(&format_args!("failed to swap in the changed file: {text}"));
+            }
+        }
+    }
+}
