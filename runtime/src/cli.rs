@@ -24,6 +24,7 @@ mod offline;
 mod operator;
 mod progress;
 mod table;
+mod terminal;
 mod time;
 
 use std::io::Write;

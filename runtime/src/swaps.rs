@@ -13,12 +13,14 @@ use wharf_state::{Cursors, State, StateError};
 use crate::delivery::Delivery;
 use crate::frontend::pages::PageReceivers;
 use crate::telemetry::Metrics;
-pub use receipt::{Kind, Outcome, Receipt};
+pub use receipt::{Kind, Outcome, ProbationOutcome, Receipt};
+pub use receipts::{Newest, Receipts};
 pub use versions::{KeepError, Kept, damaged};
 
 mod carry_out;
 mod probation;
 mod receipt;
+mod receipts;
 mod settle;
 pub mod start;
 mod versions;
@@ -96,6 +98,7 @@ pub struct Parts {
 /// The swaps of a server.
 pub struct Swaps {
     parts: Parts,
+    receipts: Arc<Receipts>,
     receivers: Mutex<HashMap<String, Arc<Place>>>,
     tasks: TaskTracker,
 }
@@ -131,20 +134,14 @@ impl Swaps {
     ///
     /// When the receipts can't be read or written.
     pub fn new(parts: Parts) -> Result<Arc<Swaps>, StateError> {
-        settle::interrupted(&parts.state)?;
+        let receipts = Arc::new(Receipts::open(parts.state.clone(), parts.metrics.clone())?);
         let receivers = Mutex::default();
-        Ok(Arc::new(Swaps { parts, receivers, tasks: TaskTracker::new() }))
+        Ok(Arc::new(Swaps { parts, receipts, receivers, tasks: TaskTracker::new() }))
     }
 
-    /// The receipts of one receiver or of all, the oldest first. Those that can't be understood are left out, which is logged.
-    /// Blocks on the disk.
-    ///
-    /// # Errors
-    ///
-    /// When they can't be read.
-    pub fn receipts(&self, receiver: Option<&str>) -> Result<Vec<Receipt>, StateError> {
-        let kept = receipts(&self.parts.state)?;
-        Ok(kept.into_iter().filter(|receipt| receiver.is_none_or(|name| receipt.receiver == name)).collect())
+    /// The receipts.
+    pub fn receipts(&self) -> &Arc<Receipts> {
+        &self.receipts
     }
 
     /// What is being done with a receiver, if anything is: a stage of a swap, or its probation.
@@ -190,17 +187,4 @@ impl std::fmt::Debug for Swaps {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Swaps").finish_non_exhaustive()
     }
-}
-
-fn receipts(state: &State) -> Result<Vec<Receipt>, StateError> {
-    let kept = state.receipts()?.into_iter();
-    Ok(kept
-        .filter_map(|kept| {
-            let decoded =
-                kept.text.and_then(|text| Receipt::decode(kept.id, &text).map_err(|error| error.to_string()));
-            decoded
-                .inspect_err(|problem| tracing::error!(receipt.id = kept.id, problem, "a receipt is damaged"))
-                .ok()
-        })
-        .collect())
 }

@@ -23,12 +23,14 @@ pub use labels::*;
 use log::LogNumbers;
 use process::Process;
 use stderr::Stderr;
+use swaps::SwapNumbers;
 
 mod guests;
 mod labels;
 mod log;
 mod process;
 mod stderr;
+mod swaps;
 mod text;
 
 pub use text::Format;
@@ -148,6 +150,8 @@ pub struct Metrics {
     pub instances_started: Family<ReceiverLabel, Counter>,
     /// Browsers connected to a receiver's live updates.
     pub live_browsers: Family<ReceiverLabel, Gauge>,
+    /// What came of swaps.
+    pub swaps: SwapNumbers,
     /// The numbers of receivers themselves.
     pub guests: Guests,
 }
@@ -265,6 +269,7 @@ impl Metrics {
             ),
             instances_started: family(new, "instances_started", "Instances made of a receiver's component"),
             live_browsers: family(new, "live_browsers", "Browsers connected to a receiver's live updates"),
+            swaps: SwapNumbers::new(new),
             guests,
             registry,
         }

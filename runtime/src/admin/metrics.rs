@@ -47,6 +47,7 @@ async fn look_at(admin: &Admin, receiver: &delivery::Status) {
     let usage = admin.controls.letter_usage(&receiver.name);
     dead_letters_kept.get_or_create_owned(&of_receiver).set(gauged(usage.count));
     dead_letter_bytes.get_or_create_owned(&of_receiver).set(gauged(usage.bytes));
+    admin.swaps.receipts().begin_numbers(&receiver.name);
     let waiting = receiver.waiting();
     for (gauge, count) in
         [(in_flight, waiting.given), (parked, waiting.parked), (waiting_agents, waiting.agents)]

@@ -14,6 +14,7 @@ use super::Admin;
 use super::refused::Refused;
 use super::routes::Routes;
 use crate::delivery::{ControlError, Lag, Status};
+use crate::swaps::Newest;
 
 pub(super) fn routes() -> Routes {
     Routes::default().get("/admin/v1/receivers", receivers).get("/admin/v1/receivers/{receiver}", receiver)
@@ -51,6 +52,8 @@ pub(super) struct ReceiverReport {
     /// How long until a quarantined receiver is tried again.
     next_try_seconds: Option<f64>,
     last_error: Option<String>,
+    /// What its newest receipt says, if it has any.
+    last_swap: Option<Newest>,
 }
 
 #[derive(Serialize)]
@@ -214,6 +217,7 @@ fn report(admin: &Admin, status: &Status, lags: &[Lag], gaps: Option<&KnownGaps>
         gaps: gaps.map(GapsReport::of),
         next_try_seconds: status.next_probe().map(|pause| pause.as_secs_f64()),
         last_error: status.last_error(),
+        last_swap: admin.swaps.receipts().newest(&status.name),
     }
 }
 

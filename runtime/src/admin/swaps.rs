@@ -113,9 +113,12 @@ async fn swaps(
     selection: Result<Query<Selection>, QueryRejection>,
 ) -> Result<Json<SwapsReport>, Refused> {
     let Query(Selection { receiver }) = selection?;
-    let swaps = admin.swaps.clone();
-    let read = tokio::task::spawn_blocking(move || swaps.receipts(receiver.as_deref())).await;
-    let swaps = read.map_err(SwapError::from)?.map_err(SwapError::from)?;
+    let receipts = admin.swaps.receipts().clone();
+    let read = tokio::task::spawn_blocking(move || receipts.all()).await;
+    let mut swaps = read.map_err(SwapError::from)?.map_err(SwapError::from)?;
+    if let Some(receiver) = receiver {
+        swaps.retain(|receipt| receipt.receiver == receiver);
+    }
     Ok(Json(SwapsReport { swaps }))
 }
 

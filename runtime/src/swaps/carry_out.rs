@@ -161,10 +161,11 @@ impl Swaps {
         let _stage = Stage::of(place, "switching");
         // Those of a call that is running now are handled by then or given again.
         let cursors = Arc::new(OnceLock::new());
-        let id = Arc::new(OnceLock::new());
+        let written = Arc::new(OnceLock::new());
         let commit = {
-            let (state, draft, old) = (self.parts.state.clone(), draft.clone(), old.clone());
-            let (id, cursors, since_last) = (id.clone(), cursors.clone(), since_last.clone());
+            let (state, receipts) = (self.parts.state.clone(), self.receipts.clone());
+            let (draft, old) = (draft.clone(), old.clone());
+            let (written, cursors, since_last) = (written.clone(), cursors.clone(), since_last.clone());
             let version = self.version_after(old.as_ref(), digest, &task);
             move |handover: &Handover| {
                 let now = Delivery::cursors(&old);
@@ -173,11 +174,7 @@ impl Swaps {
                 receipt.state = state_report(handover, &old, &since_last, &now);
                 let _ = cursors.set(now);
                 let version = version(&state)?;
-                let _ = id.set(state.add_receipt(
-                    &receipt.receiver,
-                    &receipt.encode(),
-                    Some(&version.encode()),
-                )?);
+                let _ = written.set((receipts.add(&receipt, Some(&version))?, receipt.at));
                 Ok(())
             }
         };
@@ -187,9 +184,8 @@ impl Swaps {
             Err(error) => return Err(self.refuse(draft, format!("failed to {}", chain(&error))).await),
         };
         let now = cursors.get().cloned().unwrap_or_default();
-        draft.id = id.get().copied().unwrap_or_default();
+        (draft.id, draft.at) = written.get().copied().unwrap_or_default();
         draft.outcome = Outcome::Switched;
-        draft.at = unix_milliseconds();
         draft.pause_ms = pauses.iter().map(|pause| milliseconds(*pause)).collect();
         draft.state = state_report(&handover, old, &since_last, &now);
         tracing::info!(
@@ -200,6 +196,9 @@ impl Swaps {
             new = digest,
             "the component of a receiver was exchanged"
         );
+        for pause in &pauses {
+            self.parts.metrics.swaps.paused(&draft.receiver, pause.as_secs_f64());
+        }
         self.show(&receiver, page);
         let probation = self.begin_last(place, &feeding, snapshots, now);
         let receipt = self.settle_soon(draft, windows).await;
@@ -328,9 +327,8 @@ impl Swaps {
             probation: None,
             ..draft
         };
-        let (state, written) = (self.parts.state.clone(), receipt.clone());
-        let adding = move || state.add_receipt(&written.receiver, &written.encode(), None);
-        match tokio::task::spawn_blocking(adding).await {
+        let (receipts, written) = (self.receipts.clone(), receipt.clone());
+        match tokio::task::spawn_blocking(move || receipts.add(&written, None)).await {
             Ok(Ok(id)) => receipt.id = id,
             // The reason is what matters to who asked.
             Ok(Err(error)) => {

@@ -8,7 +8,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::carry_out::{Task, chain};
 use super::receipt::{Kind, ProbationOutcome, ProbationReport};
-use super::settle::amend;
 use super::{Order, SwapError, Swaps};
 use crate::config;
 use crate::delivery::{Feeding, ReceiverState, Which, Work};
@@ -39,9 +38,10 @@ impl Swaps {
         self.tasks.spawn(async move {
             let (outcome, reason) = swaps.compare(&feeding, before, since, &ended).await;
             ended.cancel();
+            swaps.parts.metrics.swaps.proved(&feeding.settings.name, outcome.word());
             let report = ProbationReport { outcome, reason };
-            let state = swaps.parts.state.clone();
-            let writing = move || amend(&state, receipt, |written| written.probation = Some(report));
+            let receipts = swaps.receipts.clone();
+            let writing = move || receipts.amend(receipt, |written| written.probation = Some(report));
             match tokio::task::spawn_blocking(writing).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {

@@ -198,6 +198,56 @@ pub enum ProbationOutcome {
     Ended,
 }
 
+impl Kind {
+    /// Every one of them.
+    pub const ALL: [Kind; 3] = [Kind::Swap, Kind::Rollback, Kind::Reload];
+
+    /// As operators read it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Kind::Swap => "swap",
+            Kind::Rollback => "rollback",
+            Kind::Reload => "reload",
+        }
+    }
+}
+
+impl Outcome {
+    /// What a receipt can say at first.
+    pub const FIRST: [Outcome; 2] = [Outcome::Switched, Outcome::Refused];
+
+    /// As operators read it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Outcome::Switched => "switched",
+            Outcome::Settled => "settled",
+            Outcome::Interrupted => "interrupted",
+            Outcome::Refused => "refused",
+        }
+    }
+}
+
+impl ProbationOutcome {
+    /// How a probation can end.
+    pub const LAST: [ProbationOutcome; 4] = [
+        ProbationOutcome::Passed,
+        ProbationOutcome::RolledBack,
+        ProbationOutcome::Failed,
+        ProbationOutcome::Ended,
+    ];
+
+    /// As operators read it.
+    pub fn word(self) -> &'static str {
+        match self {
+            ProbationOutcome::Running => "running",
+            ProbationOutcome::Passed => "passed",
+            ProbationOutcome::RolledBack => "rolled-back",
+            ProbationOutcome::Failed => "failed",
+            ProbationOutcome::Ended => "ended",
+        }
+    }
+}
+
 impl Counts {
     /// Adds others.
     pub fn add(&mut self, other: &Counts) {
@@ -272,5 +322,26 @@ impl Receipt {
         let mut receipt: Receipt = serde_json::from_str(text)?;
         receipt.id = id;
         Ok(receipt)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_those_that_are_written_down() {
+        fn written(value: impl Serialize) -> String {
+            serde_json::to_value(value).unwrap().as_str().unwrap().to_owned()
+        }
+        for kind in Kind::ALL {
+            assert_eq!(written(kind), kind.word());
+        }
+        for outcome in Outcome::FIRST.into_iter().chain([Outcome::Settled, Outcome::Interrupted]) {
+            assert_eq!(written(outcome), outcome.word());
+        }
+        for outcome in ProbationOutcome::LAST.into_iter().chain([ProbationOutcome::Running]) {
+            assert_eq!(written(outcome), outcome.word());
+        }
     }
 }

@@ -1,13 +1,13 @@
 //! Counts what becomes of the messages around a swap until none of them is pending any more.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use wharf_log::Lane;
-use wharf_state::{State, StateError};
 
 use super::receipt::{Counts, LaneReport, Outcome, Receipt, WindowReport};
-use super::{Swaps, receipts};
+use super::{Receipts, Swaps};
 use crate::delivery::OpenWindow;
 use crate::unix_time::unix_milliseconds;
 
@@ -38,21 +38,22 @@ impl Swaps {
             }
         }
         take_counts(&mut receipt, &counted);
-        self.write_counts(&receipt).await;
+        write(self.receipts.clone(), receipt.clone()).await;
         if receipt.outcome != Outcome::Settled {
-            let (state, stop, receipt) = (self.parts.state.clone(), self.parts.stop.clone(), receipt.clone());
-            self.tasks.spawn(settle(state, receipt, counted, stop));
+            let (receipts, stop) = (self.receipts.clone(), self.parts.stop.clone());
+            self.tasks.spawn(settle(receipts, receipt.clone(), counted, stop));
         }
         receipt
-    }
-
-    async fn write_counts(&self, receipt: &Receipt) {
-        write(self.parts.state.clone(), receipt.clone()).await;
     }
 }
 
 /// Counts again and again. Gives up when the server stops: the next run says so in the receipt.
-async fn settle(state: State, mut receipt: Receipt, counted: Vec<Counted>, stop: CancellationToken) {
+async fn settle(
+    receipts: Arc<Receipts>,
+    mut receipt: Receipt,
+    counted: Vec<Counted>,
+    stop: CancellationToken,
+) {
     let mut pause = PAUSES.0;
     while receipt.outcome != Outcome::Settled {
         if tokio::time::timeout(pause, stop.cancelled()).await.is_ok() {
@@ -61,14 +62,14 @@ async fn settle(state: State, mut receipt: Receipt, counted: Vec<Counted>, stop:
         pause = pause.saturating_mul(2).min(PAUSES.1);
         take_counts(&mut receipt, &counted);
     }
-    write(state, receipt).await;
+    write(receipts, receipt).await;
 }
 
 /// Writes the counts into the receipt as it is by now.
-async fn write(state: State, receipt: Receipt) {
+async fn write(receipts: Arc<Receipts>, receipt: Receipt) {
     let id = receipt.id;
     let writing = tokio::task::spawn_blocking(move || {
-        amend(&state, id, |written| {
+        receipts.amend(id, |written| {
             written.outcome = receipt.outcome;
             written.settled_at = receipt.settled_at;
             written.pause_ms = receipt.pause_ms;
@@ -85,17 +86,6 @@ async fn write(state: State, receipt: Receipt) {
         }
         Err(error) => tracing::error!(receipt.id = id, %error, "failed to write the counts of a receipt"),
     }
-}
-
-/// Changes a receipt that is written down. Blocks on the disk.
-pub(super) fn amend(state: &State, id: u64, change: impl FnOnce(&mut Receipt)) -> Result<(), StateError> {
-    state.amend_receipt(id, |text| {
-        let mut receipt = Receipt::decode(id, text)
-            .inspect_err(|error| tracing::error!(receipt.id = id, %error, "a receipt is damaged"))
-            .ok()?;
-        change(&mut receipt);
-        Some(receipt.encode())
-    })
 }
 
 fn take_counts(receipt: &mut Receipt, counted: &[Counted]) {
@@ -142,12 +132,4 @@ fn take_counts(receipt: &mut Receipt, counted: &[Counted]) {
             );
         }
     }
-}
-
-/// Says in the receipts of an earlier run that it ended before they were settled. Blocks on the disk.
-pub(super) fn interrupted(state: &State) -> Result<(), StateError> {
-    for receipt in receipts(state)?.into_iter().filter(Receipt::is_open) {
-        amend(state, receipt.id, Receipt::interrupt)?;
-    }
-    Ok(())
 }

@@ -97,6 +97,26 @@ pub struct DroppedLabel {
     pub reason: &'static str,
 }
 
+/// What kind of swap of which receiver, and what came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct SwapLabel {
+    /// The name of a configured receiver.
+    pub receiver: String,
+    /// What was to be done, see [`crate::swaps::Kind::word`].
+    pub kind: &'static str,
+    /// What came of it, see [`crate::swaps::Outcome::word`].
+    pub outcome: &'static str,
+}
+
+/// How a probation of which receiver ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ProbationLabel {
+    /// The name of a configured receiver.
+    pub receiver: String,
+    /// How it ended, see [`crate::swaps::ProbationOutcome::word`].
+    pub outcome: &'static str,
+}
+
 /// Why appends to the log of which data type were refused.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RefusedAppendLabel {

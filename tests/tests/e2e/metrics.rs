@@ -231,8 +231,18 @@ async fn parse(server: &Server) -> BTreeMap<String, Family> {
 #[tokio::test]
 async fn they_follow_the_conventions() {
     /// Labels whose values come from the config or the code, never from an agent.
-    const BOUNDED: [&str; 9] =
-        ["code", "kind", "listener", "reason", "receiver", "state", "type", "version", "waited_for"];
+    const BOUNDED: [&str; 10] = [
+        "code",
+        "kind",
+        "listener",
+        "outcome",
+        "reason",
+        "receiver",
+        "state",
+        "type",
+        "version",
+        "waited_for",
+    ];
     /// Units that are not base units, and what a name must not end in.
     const WRONG: [&str; 8] =
         ["_ms", "_milliseconds", "_micros", "_minutes", "_kb", "_mb", "_percent", "_total"];

@@ -1,6 +1,7 @@
 //! Receivers' components are replaced while messages flow: what is handed over, what is refused, and what the receipts say.
 
 mod load;
+mod told;
 
 use std::path::Path;
 

@@ -1,9 +1,6 @@
 //! `wharf dlq list`: page by page, so that the first lines come at once however many there are.
 
-use std::io::IsTerminal;
-
 use reqwest::Method;
-use rustix::termios::tcgetwinsize;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
@@ -11,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Damaged, Page, page, print};
 use crate::cli::admin::{Request, Server};
 use crate::cli::table::{Align, Table, columns, cut, printable, printable_json};
-use crate::cli::time;
+use crate::cli::{terminal, time};
 
 /// Of which receiver.
 #[derive(Debug, clap::Args)]
@@ -73,7 +70,7 @@ pub async fn run(args: Args, shutdown: &CancellationToken) -> anyhow::Result<()>
 
 async fn letters(args: &Args, receiver: &str, shutdown: &CancellationToken) -> anyhow::Result<()> {
     let mut table = Table::new(HEADS);
-    let width = terminal_width();
+    let width = terminal::size().map(|size| size.width);
     let mut first = Some(0);
     while let Some(from) = first {
         let text;
@@ -159,13 +156,6 @@ async fn receivers(args: &Args, shutdown: &CancellationToken) -> anyhow::Result<
         columns(heads, rows.collect())
     };
     print(&text).map(drop)
-}
-
-/// How many characters fit in a line of the terminal, if it is one.
-fn terminal_width() -> Option<usize> {
-    let out = std::io::stdout();
-    let size = out.is_terminal().then(|| tcgetwinsize(&out).ok())??;
-    Some(usize::from(size.ws_col)).filter(|width| *width > 0)
 }
 
 #[cfg(test)]

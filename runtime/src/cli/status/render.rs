@@ -1,5 +1,6 @@
 //! The status of a server as a table for people. Pure: text from values.
 
+use std::path::Path;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -59,6 +60,16 @@ struct Receiver {
     gaps: Option<Gaps>,
     next_try_seconds: Option<f64>,
     last_error: Option<String>,
+    last_swap: Option<LastSwap>,
+}
+
+/// What the newest receipt of a receiver says.
+#[derive(Debug, Deserialize)]
+struct LastSwap {
+    kind: String,
+    outcome: String,
+    at: u64,
+    probation: Option<String>,
 }
 
 /// What lies on the disk of a data type from a receiver's first unfinished message on.
@@ -87,7 +98,7 @@ struct Component {
 /// As many characters of a digest as tell two components apart at a glance.
 const DIGEST_CHARACTERS: usize = 12;
 
-/// The whole status, one line for the server and one for each data type and receiver.
+/// The whole status: one line for the server, one for each data type, and two for each receiver, of what it does and of what it is.
 pub fn table(status: &Status) -> String {
     let uptime = Duration::try_from_secs_f64(status.uptime_seconds).unwrap_or_default();
     let mut text = format!(
@@ -103,6 +114,8 @@ pub fn table(status: &Status) -> String {
     text.push_str(&types(&status.types));
     text.push('\n');
     text.push_str(&receivers(&status.receivers));
+    text.push('\n');
+    text.push_str(&components(&status.receivers));
     for data_type in status.types.iter().filter(|data_type| !data_type.blocked_by.is_empty()) {
         let blockers: Vec<_> = data_type.blocked_by.iter().map(|name| printable(name)).collect();
         text.push_str(&format!(
@@ -143,29 +156,23 @@ fn receivers(receivers: &[Receiver]) -> String {
     let heads = [
         ("RECEIVER", Align::Left),
         ("STATE", Align::Left),
-        ("INSTANCES", Align::Right),
-        ("HANDLED", Align::Right),
         ("A SECOND", Align::Right),
+        ("HANDLED", Align::Right),
         ("FAILED", Align::Right),
-        ("DEAD LETTERS", Align::Right),
+        ("DEAD", Align::Right),
         ("DROPPED", Align::Right),
         ("IN FLIGHT", Align::Right),
         ("PARKED", Align::Right),
         ("LAG", Align::Right),
         ("BEHIND", Align::Right),
         ("BACKLOG", Align::Right),
-        ("DATA TYPES", Align::Left),
-        ("SINCE", Align::Left),
-        ("COMPONENT", Align::Left),
     ];
     let rows = receivers.iter().map(|receiver| {
-        let digest: String = receiver.component.digest.chars().take(DIGEST_CHARACTERS).collect();
         [
             printable(&receiver.name),
             state(receiver),
-            receiver.instances.to_string(),
-            receiver.handled.to_string(),
             receiver.rate.map_or_else(unknown, rate),
+            receiver.handled.to_string(),
             receiver.failed.to_string(),
             number(receiver.dead_letters.as_ref().map(|letters| letters.count)),
             number(receiver.gaps.as_ref().map(|gaps| gaps.messages)),
@@ -174,12 +181,42 @@ fn receivers(receivers: &[Receiver]) -> String {
             receiver.lag.to_string(),
             receiver.lag_seconds.and_then(seconds).unwrap_or_else(unknown),
             receiver.backlog.as_ref().map_or_else(unknown, |backlog| bytes(backlog)),
-            printable(&receiver.types.join(", ")),
-            receiver.component.since.map_or_else(unknown, time::write),
-            printable(&format!("{digest} {}", receiver.component.path)),
         ]
     });
     columns(heads, rows.collect())
+}
+
+fn components(receivers: &[Receiver]) -> String {
+    let heads = [
+        ("RECEIVER", Align::Left),
+        ("COMPONENT", Align::Left),
+        ("INSTANCES", Align::Right),
+        ("SINCE", Align::Left),
+        ("LAST SWAP", Align::Left),
+        ("DATA TYPES", Align::Left),
+    ];
+    let rows = receivers.iter().map(|receiver| {
+        let Component { digest, path, since } = &receiver.component;
+        let digest: String = digest.chars().take(DIGEST_CHARACTERS).collect();
+        let file = Path::new(path).file_name().map_or(path.as_str().into(), |name| name.to_string_lossy());
+        [
+            printable(&receiver.name),
+            printable(&format!("{digest} {file}")),
+            receiver.instances.to_string(),
+            since.map_or_else(unknown, time::write),
+            receiver.last_swap.as_ref().map_or_else(|| "-".to_owned(), last_swap),
+            printable(&receiver.types.join(", ")),
+        ]
+    });
+    columns(heads, rows.collect())
+}
+
+/// When it was, what was done, what came of it, and how the new version proved itself.
+fn last_swap(swap: &LastSwap) -> String {
+    let LastSwap { kind, outcome, at, probation } = swap;
+    let probation =
+        probation.as_ref().map(|probation| format!(", probation {probation}")).unwrap_or_default();
+    format!("{} {}", time::write(*at), printable(&format!("{kind} {outcome}{probation}")))
 }
 
 /// The state, what is being done with the component, and how long a quarantine still lasts.
@@ -235,7 +272,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_status_becomes_two_tables() {
+    fn a_status_becomes_tables() {
         let status = serde_json::from_str(
             r#"{"version":"0.1.0","uptime_seconds":93784.31,"ready":true,"connections":3,"agents":{"active":2,"known":7},"later":{"more":1},
                 "types":[
@@ -245,7 +282,8 @@ mod tests {
                   {"name":"dashboard","component":{"digest":"9f86d081884c7d659a2feaa0c55ad015","path":"receivers/dashboard.wasm","since":1777629600000},
                    "types":["ethereum_metrics","system_metrics"],"state":"running","stage":"on probation","instances":1,"handled":1205,"failed":0,
                    "dead":0,"lag":0,"rate":1812.44,"in_flight":64,"parked":0,"waiting_agents":0,"lag_seconds":0.0,
-                   "dead_letters":{"count":0,"bytes":0},"gaps":{"records":0,"messages":0},"last_error":null},
+                   "dead_letters":{"count":0,"bytes":0},"gaps":{"records":0,"messages":0},"last_error":null,
+                   "last_swap":{"id":3,"kind":"swap","outcome":"settled","at":1777629600000,"probation":"running","later":1}},
                   {"name":"journal","component":{"digest":"60303ae22b99","path":"receivers/journal.wasm"},
                    "types":["ethereum_metrics"],"state":"quarantined","next_try_seconds":61.5,"instances":2,"handled":7,"failed":3,"dead":1,
                    "lag":1197,"rate":0.25,"lag_seconds":3905.7,"backlog":[{"type":"ethereum_metrics","bytes":10737418240},{"type":"system_metrics","bytes":4096}],"dead_letters":{"count":1,"bytes":812},"gaps":null,"last_error":"trap: unreachable\u001b[2J"}]}"#,
@@ -258,9 +296,13 @@ mod tests {
         ethereum_metrics  fsync           0  1204      1204
         system_metrics    memory         12    13         1
 
-        RECEIVER   STATE                        INSTANCES  HANDLED  A SECOND  FAILED  DEAD LETTERS  DROPPED  IN FLIGHT  PARKED   LAG    BEHIND   BACKLOG  DATA TYPES                        SINCE                 COMPONENT
-        dashboard  running, on probation                1     1205      1812       0             0        0         64       0     0        0s         ?  ethereum_metrics, system_metrics  2026-05-01T10:00:00Z  9f86d081884c receivers/dashboard.wasm
-        journal    quarantined, tried in 1m 1s          2        7       0.2       3             1        ?          ?       ?  1197  1h 5m 5s  10.0 GiB  ethereum_metrics                  ?                     60303ae22b99 receivers/journal.wasm
+        RECEIVER   STATE                        A SECOND  HANDLED  FAILED  DEAD  DROPPED  IN FLIGHT  PARKED   LAG    BEHIND   BACKLOG
+        dashboard  running, on probation            1812     1205       0     0        0         64       0     0        0s         ?
+        journal    quarantined, tried in 1m 1s       0.2        7       3     1        ?          ?       ?  1197  1h 5m 5s  10.0 GiB
+
+        RECEIVER   COMPONENT                    INSTANCES  SINCE                 LAST SWAP                                             DATA TYPES
+        dashboard  9f86d081884c dashboard.wasm          1  2026-05-01T10:00:00Z  2026-05-01T10:00:00Z swap settled, probation running  ethereum_metrics, system_metrics
+        journal    60303ae22b99 journal.wasm            2  ?                     -                                                     ethereum_metrics
 
         ethereum_metrics takes no messages: the backlog of journal is at its bound
 
@@ -279,7 +321,9 @@ mod tests {
 
         DATA TYPE  DURABILITY  START  END  ACCEPTED
 
-        RECEIVER  STATE  INSTANCES  HANDLED  A SECOND  FAILED  DEAD LETTERS  DROPPED  IN FLIGHT  PARKED  LAG  BEHIND  BACKLOG  DATA TYPES  SINCE  COMPONENT
+        RECEIVER  STATE  A SECOND  HANDLED  FAILED  DEAD  DROPPED  IN FLIGHT  PARKED  LAG  BEHIND  BACKLOG
+
+        RECEIVER  COMPONENT  INSTANCES  SINCE  LAST SWAP  DATA TYPES
         ");
     }
 }
