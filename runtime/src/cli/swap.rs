@@ -65,10 +65,6 @@ struct Receiver {
 /// Those of [`Server::ask`]; a refusal says why, and its receipt is kept.
 pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> {
     let Args { receiver, file, rollback: _, allow_new_imports, drop_state, wait, json, server } = args;
-    let failed = || match file {
-        Some(_) => format!("failed to swap the component of receiver {receiver:?}"),
-        None => format!("failed to roll back receiver {receiver:?}"),
-    };
     let (path, component) = match &file {
         Some(file) => {
             let component = std::fs::read(file).map_err(|error| {
@@ -89,7 +85,7 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
     }
     let line = progress::line();
     let answer = tokio::select! {
-        answer = server.ask(request, &shutdown) => answer.with_context(failed)?,
+        answer = server.ask(request, &shutdown) => answer?,
         () = show_stage(&server, &receiver, &line, &shutdown) => return Ok(()),
     };
     let mut swap: Swap = answer.read()?;

@@ -79,10 +79,10 @@ impl Swaps {
                 }
                 match tokio::task::spawn_blocking(move || kept.keep(&file.digest, &file.bytes)).await? {
                     Ok(_) => digest,
-                    Err(error) => return Err(self.refuse(draft, chain(&error)).await),
+                    Err(error) => return Err(self.refuse(draft, failed_to(&error)).await),
                 }
             }
-            Err(error) => return Err(self.refuse(draft, chain(&error)).await),
+            Err(error) => return Err(self.refuse(draft, failed_to(&error)).await),
         };
         self.exchange(&old, &place, draft, &digest, task).await
     }
@@ -181,7 +181,7 @@ impl Swaps {
         let exchanged = self.parts.delivery.exchange(old, replacement, terms, commit).await;
         let Exchanged { feeding, handover, snapshots, pauses, windows } = match exchanged {
             Ok(exchanged) => exchanged,
-            Err(error) => return Err(self.refuse(draft, format!("failed to {}", chain(&error))).await),
+            Err(error) => return Err(self.refuse(draft, failed_to(&error)).await),
         };
         let now = cursors.get().cloned().unwrap_or_default();
         (draft.id, draft.at) = written.get().copied().unwrap_or_default();
@@ -224,7 +224,7 @@ impl Swaps {
         let began = Instant::now();
         let options = components::options(&old.settings, &self.parts.kept.path(digest));
         let loaded = self.parts.host.load_beside(options, &old.receiver).await;
-        let receiver = loaded.map_err(|error| Refusal(format!("failed to {}", chain(&error))))?;
+        let receiver = loaded.map_err(|error| Refusal(failed_to(&error)))?;
         if receiver.digest() != digest {
             return Err(Refusal("the component that is kept in the data directory is damaged".to_owned()));
         }
@@ -300,7 +300,7 @@ impl Swaps {
         self.parts.metrics.guests.set(receivers.iter().map(|feeding| feeding.receiver.clone()).collect());
     }
 
-    fn draft(&self, old: &Feeding, task: &Task) -> Receipt {
+    pub(super) fn draft(&self, old: &Feeding, task: &Task) -> Receipt {
         let is_proving = task.on_probation && !old.settings.probation.is_zero();
         Receipt {
             reason: task.reason.clone(),
@@ -311,7 +311,7 @@ impl Swaps {
     }
 
     /// Writes down that it was refused.
-    async fn refuse(&self, draft: Receipt, reason: String) -> SwapError {
+    pub(super) async fn refuse(&self, draft: Receipt, reason: String) -> SwapError {
         tracing::error!(
             receiver.name = draft.receiver,
             who = draft.who,
@@ -431,6 +431,11 @@ fn end_of(cursor: &wharf_state::Cursor) -> u64 {
 
 fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
+}
+
+/// What failed, on one line.
+pub(super) fn failed_to(error: &dyn Error) -> String {
+    format!("failed to {}", chain(error))
 }
 
 /// An error with what led to it, on one line.

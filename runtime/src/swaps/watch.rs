@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 use wharf_host::ComponentFile;
 
-use super::carry_out::{Task, chain};
+use super::carry_out::{Task, chain, failed_to};
 use super::receipt::Kind;
 use super::versions::Version;
 use super::{Order, SwapError, Swaps};
@@ -70,36 +70,24 @@ impl Swaps {
     /// A failure is told and leaves things as they are, until the file changes again.
     async fn swap_in_file(self: &Arc<Self>, feeding: &Feeding) {
         let (receiver, path) = (feeding.settings.name.as_str(), &feeding.settings.component);
-        let file = match ComponentFile::read(path, self.parts.max_component_bytes).await {
-            Ok(file) => file,
-            Err(error) => {
-                let text = chain(&error);
-                tracing::error!(
-                    receiver.name = receiver,
-                    error = text,
-                    "failed to read a component that has changed"
-                );
-                feeding.status.failed(&format_args!("failed to swap in the changed file: {text}"));
-                return;
-            }
-        };
-        let (state, name) = (self.parts.state.clone(), receiver.to_owned());
-        let known = tokio::task::spawn_blocking(move || Version::of(&name, &state)).await;
-        if let Ok(Ok(Some(known))) = known
-            && known.file == file.digest
-        {
-            // It is what runs, or what a swap has superseded.
-            return;
-        }
         let order = Order { who: "watch".to_owned(), allow_new_imports: false, drop_state: false };
-        let task = Task {
+        let mut task = Task {
             kind: Kind::Swap,
             order,
             reason: Some("its file changed".to_owned()),
             on_probation: true,
-            file: Some(file.digest),
+            file: None,
         };
-        match self.swap_to(receiver, file.bytes, task).await {
+        let swapped = match ComponentFile::read(path, self.parts.max_component_bytes).await {
+            // It is what runs, or what a swap has superseded.
+            Ok(file) if self.is_known(receiver, &file.digest).await => return,
+            Ok(file) => {
+                task.file = Some(file.digest);
+                self.swap_to(receiver, file.bytes, task).await
+            }
+            Err(error) => Err(self.refuse(self.draft(feeding, &task), failed_to(&error)).await),
+        };
+        match swapped {
             Ok(_) | Err(SwapError::Unchanged { .. }) => {}
             Err(error) => {
                 let text = chain(&error);
@@ -111,5 +99,12 @@ impl Swaps {
                 feeding.status.failed(&format_args!("failed to swap in the changed file: {text}"));
             }
         }
+    }
+
+    /// Whether the configured file was this one when it was decided which version runs.
+    async fn is_known(&self, receiver: &str, digest: &str) -> bool {
+        let (state, name) = (self.parts.state.clone(), receiver.to_owned());
+        let known = tokio::task::spawn_blocking(move || Version::of(&name, &state)).await;
+        matches!(known, Ok(Ok(Some(known))) if known.file == digest)
     }
 }
