@@ -75,6 +75,11 @@ impl Swaps {
             Ok(file) => {
                 let (kept, digest) = (self.parts.kept.clone(), file.digest.clone());
                 if digest == old.receiver.digest() {
+                    if let Some(file) = task.file {
+                        let (state, receiver) = (self.parts.state.clone(), receiver.to_owned());
+                        let writing = move || Version::set_file(&receiver, file, &state);
+                        tokio::task::spawn_blocking(writing).await??;
+                    }
                     return Err(SwapError::Unchanged { receiver: receiver.to_owned(), digest });
                 }
                 match tokio::task::spawn_blocking(move || kept.keep(&file.digest, &file.bytes)).await? {

@@ -71,6 +71,18 @@ impl Version {
         }))
     }
 
+    /// Writes down that the configured file is this one by now, which changes nothing of what runs. Blocks on the disk.
+    ///
+    /// # Errors
+    ///
+    /// When the database can't be read or written.
+    pub fn set_file(receiver: &str, digest: String, state: &State) -> Result<(), StateError> {
+        match Version::of(receiver, state)? {
+            Some(version) => state.set_version(receiver, &Version { file: digest, ..version }.encode()),
+            None => Ok(()),
+        }
+    }
+
     /// As it is written down.
     pub fn encode(&self) -> String {
         // Texts and a number: that can't fail.

@@ -88,7 +88,14 @@ impl Swaps {
             Err(error) => Err(self.refuse(self.draft(feeding, &task), failed_to(&error)).await),
         };
         match swapped {
-            Ok(_) | Err(SwapError::Unchanged { .. }) => {}
+            Ok(_) => {}
+            Err(SwapError::Unchanged { digest, .. }) => {
+                tracing::info!(
+                    receiver.name = receiver,
+                    digest,
+                    "a file that changed is the component that runs"
+                );
+            }
             Err(error) => {
                 let text = chain(&error);
                 tracing::error!(

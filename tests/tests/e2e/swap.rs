@@ -369,3 +369,22 @@ async fn a_changed_file_is_swapped_in_where_it_is_watched() {
         kept.iter().map(|receipt| (&receipt["who"], &receipt["outcome"] == "refused")).collect();
     assert_eq!(outcomes, [(&json!("watch"), true), (&json!("watch"), false)], "{kept:#?}");
 }
+
+#[tokio::test]
+async fn a_file_that_became_what_runs_does_not_come_back_after_a_rollback() {
+    let mut site = Site::new(counter().set("receivers.counter.watch", true));
+    let component = site.path().join("counter.wasm");
+    std::fs::copy(files::guest("counter"), &component).unwrap();
+    site.set("receivers.counter.component", component.to_str().unwrap());
+    let server = site.start().await;
+    swapped(&site, &server, &[&guest("counter-next")]).await;
+    std::fs::copy(files::guest("counter-next"), site.path().join("new.wasm")).unwrap();
+    std::fs::rename(site.path().join("new.wasm"), &component).unwrap();
+    server.log.wait_for(&["a file that changed is the component that runs", "counter"]).await;
+    swapped(&site, &server, &["--rollback"]).await;
+    server.stop().await;
+    let server = site.start().await;
+    assert_eq!(server.receiver("counter").await["component"]["digest"], digest(&files::guest("counter")));
+    let kept = receipts(&site, &server).await;
+    assert_eq!(kept.len(), 2, "{kept:#?}");
+}
