@@ -7,7 +7,7 @@ CONFIG ?= config/demo.toml
 CARGO_DENY_VERSION := 0.20.2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build guests run test test-unit test-e2e test-browser lint format soak bench clean
+.PHONY: help setup build guests run test test-unit test-e2e test-browser lint format soak soak-memory bench clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -49,6 +49,9 @@ format: ## format all code
 
 soak: build guests ## run the oracle for SOAK seconds (600 if not said): kills, full disks, failing receivers
 	WHARF_ORACLE_SECONDS=$(or $(SOAK),600) $(CARGO) test --locked --workspace --test e2e -- oracle --nocapture
+
+soak-memory: build guests ## watch the server's memory and disk under load for SOAK seconds (600 if not said)
+	@BENCH_SOAK=$(or $(SOAK),600) tests/bench/memory
 
 bench: build guests ## print what this machine takes beside its ceilings, and what handling, the sandbox, connections and hostile receivers cost
 	@$(CARGO) build --locked --workspace --example echo --example plain_file --example native_against_sandboxed --example speed --example compile_component --example idle
