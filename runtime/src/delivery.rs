@@ -55,6 +55,7 @@ pub use feeding::{Feeding, Means};
 use progress::{Keeper, Keeping, Progress};
 pub use recent::Work;
 pub use status::{Lag, ReceiverState, Status};
+pub use window::Counts;
 
 /// The longest pause before a message or an instance is tried again on our own account.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
 use wharf_host::Redelivery;
 use wharf_log::{LANES, Lane, LaneSet, ReadError, Topic};
 use wharf_protocol::Record;
@@ -62,28 +63,50 @@ pub struct Window {
 pub struct LaneCount {
     /// Everything of the lane below was finished when it began.
     pub from: u64,
-    /// Messages in the log that were not finished when the swap began.
-    pub accepted: u64,
-    /// Those that the old version handled, and the last one of them.
-    pub by_old: u64,
-    /// See `by_old`.
+    /// The last offset that the old version handled.
     pub last_by_old: Option<u64>,
-    /// Those that the new version handled, or one that followed it, and the first one of them.
-    pub by_new: u64,
-    /// See `by_new`.
+    /// The first offset that the new version handled, or one that followed it.
     pub first_by_new: Option<u64>,
-    /// Those that both handled.
+    /// How many of what.
+    pub counts: Counts,
+}
+
+/// What became of messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Messages that were not finished when it began, and those that came until the new version took over.
+    pub accepted: u64,
+    /// Handled by the old version.
+    pub by_old: u64,
+    /// Handled by the new version, or one that followed it.
+    pub by_new: u64,
+    /// Handled by both, which only a call that was ended can lead to. Counted in `by_old`.
     pub by_both: u64,
-    /// Those that were given to the new version marked as given before.
+    /// Given to the new version marked as given before.
     pub redelivered: u64,
-    /// Those that became dead letters.
+    /// Dead letters.
     pub dead: u64,
-    /// Those of which a gap record tells.
+    /// Told of by gap records.
     pub gaps: u64,
-    /// Those that are not finished yet.
+    /// Not finished yet.
     pub pending: u64,
-    /// Those that are finished, and nobody knows how.
+    /// Finished, and nobody knows how: there must be none.
     pub lost: u64,
+}
+
+impl Counts {
+    /// Adds others.
+    pub fn add(&mut self, other: &Counts) {
+        self.accepted += other.accepted;
+        self.by_old += other.by_old;
+        self.by_new += other.by_new;
+        self.by_both += other.by_both;
+        self.redelivered += other.redelivered;
+        self.dead += other.dead;
+        self.gaps += other.gaps;
+        self.pending += other.pending;
+        self.lost += other.lost;
+    }
 }
 
 impl Window {
@@ -154,29 +177,29 @@ impl Window {
             let bits = fates.get(offset).copied().unwrap_or(0);
             let has = |bit: u8| bits & bit != 0;
             count.from = self.began.get(*lane).next().max(self.from);
-            count.accepted += 1;
-            count.redelivered += u64::from(has(bits::AGAIN));
-            count.by_both += u64::from(has(bits::OLD) && has(bits::NEW));
+            count.counts.accepted += 1;
+            count.counts.redelivered += u64::from(has(bits::AGAIN));
+            count.counts.by_both += u64::from(has(bits::OLD) && has(bits::NEW));
             if has(bits::OLD) {
-                count.by_old += 1;
+                count.counts.by_old += 1;
                 count.last_by_old = count.last_by_old.max(Some(*offset));
             } else if has(bits::NEW) {
-                count.by_new += 1;
+                count.counts.by_new += 1;
             } else if has(bits::DEAD) {
-                count.dead += 1;
+                count.counts.dead += 1;
             } else if has(bits::GAP) {
-                count.gaps += 1;
+                count.counts.gaps += 1;
             } else if cursors.get(*lane).is_finished(*offset) {
-                count.lost += 1;
+                count.counts.lost += 1;
             } else {
-                count.pending += 1;
+                count.counts.pending += 1;
             }
             if has(bits::NEW) {
                 count.first_by_new = count.first_by_new.or(Some(*offset));
             }
         }
         let mut counts: Vec<_> = lanes.into_iter().enumerate().collect();
-        counts.retain(|(_, count)| count.accepted > 0);
+        counts.retain(|(_, count)| count.counts.accepted > 0);
         counts.into_iter().filter_map(|(index, count)| Some((*seen.get(&index)?, count))).collect()
     }
 

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::delivery::Counts;
 use crate::unix_time::unix_milliseconds;
 
 /// The most characters that are kept of who wants a swap.
@@ -120,29 +121,6 @@ pub struct MissingReport {
     pub lanes: Option<Vec<usize>>,
 }
 
-/// What became of messages.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
-    /// Messages that were not finished when it began, and those that came until the new version took over.
-    pub accepted: u64,
-    /// Handled by the old version.
-    pub by_old: u64,
-    /// Handled by the new version, or one that followed it.
-    pub by_new: u64,
-    /// Handled by both, which only a call that was ended can lead to. Counted in `by_old`.
-    pub by_both: u64,
-    /// Given to the new version marked as given before.
-    pub redelivered: u64,
-    /// Dead letters.
-    pub dead: u64,
-    /// Told of by gap records.
-    pub gaps: u64,
-    /// Not finished yet.
-    pub pending: u64,
-    /// Finished, and nobody knows how: there must be none.
-    pub lost: u64,
-}
-
 /// What became of the messages of a lane.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LaneReport {
@@ -245,21 +223,6 @@ impl ProbationOutcome {
             ProbationOutcome::Failed => "failed",
             ProbationOutcome::Ended => "ended",
         }
-    }
-}
-
-impl Counts {
-    /// Adds others.
-    pub fn add(&mut self, other: &Counts) {
-        self.accepted += other.accepted;
-        self.by_old += other.by_old;
-        self.by_new += other.by_new;
-        self.by_both += other.by_both;
-        self.redelivered += other.redelivered;
-        self.dead += other.dead;
-        self.gaps += other.gaps;
-        self.pending += other.pending;
-        self.lost += other.lost;
     }
 }
 

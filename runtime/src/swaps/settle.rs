@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use wharf_log::Lane;
 
-use super::receipt::{Counts, LaneReport, Outcome, Receipt, WindowReport};
+use super::receipt::{LaneReport, Outcome, Receipt, WindowReport};
 use super::{Receipts, Swaps};
-use crate::delivery::OpenWindow;
+use crate::delivery::{Counts, OpenWindow};
 use crate::unix_time::unix_milliseconds;
 
 /// How soon after a swap it is counted again, and how often at last: most swaps settle with the next batch, those of a paused
@@ -97,25 +97,14 @@ fn take_counts(receipt: &mut Receipt, counted: &[Counted]) {
         let (from, to) = (window.offsets.start, window.offsets.end);
         receipt.windows.push(WindowReport { r#type: data_type.to_owned(), from, to });
         for (lane, count) in window.count(accepted) {
-            let counts = Counts {
-                accepted: count.accepted,
-                by_old: count.by_old,
-                by_new: count.by_new,
-                by_both: count.by_both,
-                redelivered: count.redelivered,
-                dead: count.dead,
-                gaps: count.gaps,
-                pending: count.pending,
-                lost: count.lost,
-            };
-            all.add(&counts);
+            all.add(&count.counts);
             receipt.lanes.push(LaneReport {
                 r#type: data_type.to_owned(),
                 lane: lane.index(),
                 from: count.from,
                 last_by_old: count.last_by_old,
                 first_by_new: count.first_by_new,
-                counts,
+                counts: count.counts,
             });
         }
     }

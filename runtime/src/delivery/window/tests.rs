@@ -134,13 +134,10 @@ async fn every_message_counts_as_what_became_of_it() {
     site.progress.finish_as(&[(lane('a'), 7..8)], Fate::Gap);
     // Whoever moved the cursor said nothing of it.
     site.finish('a', 8..9);
-    let expected = LaneCount {
-        from: 2,
+    let counts = Counts {
         accepted: 8,
         by_old: 2,
-        last_by_old: Some(3),
         by_new: 2,
-        first_by_new: Some(4),
         by_both: 0,
         redelivered: 1,
         dead: 1,
@@ -148,11 +145,15 @@ async fn every_message_counts_as_what_became_of_it() {
         pending: 1,
         lost: 1,
     };
+    let expected = LaneCount { from: 2, last_by_old: Some(3), first_by_new: Some(4), counts };
     assert_eq!(site.count(&window).await, expected);
     // A version that follows the new one counts as new.
     site.called(NEW + 1, &first(9..10), &[]);
     site.finish('a', 9..10);
-    assert_eq!(site.count(&window).await, LaneCount { by_new: 3, pending: 0, ..expected });
+    assert_eq!(
+        site.count(&window).await,
+        LaneCount { counts: Counts { by_new: 3, pending: 0, ..counts }, ..expected }
+    );
 }
 
 #[tokio::test]
@@ -164,10 +165,13 @@ async fn a_call_that_returned_just_before_is_of_the_old_version() {
     // The cursor moves a moment later, and nothing more is said of it.
     site.finish('a', 0..1);
     let count = site.count(&window).await;
-    assert_eq!((count.by_old, count.last_by_old, count.pending, count.lost), (1, Some(0), 1, 0));
+    assert_eq!(
+        (count.counts.by_old, count.last_by_old, count.counts.pending, count.counts.lost),
+        (1, Some(0), 1, 0)
+    );
     // What the call before that one handled is not remembered: its cursor has moved.
     site.called(OLD, &first(1..2), &[]);
-    assert_eq!(site.count(&site.open_window()).await.by_old, 1);
+    assert_eq!(site.count(&site.open_window()).await.counts.by_old, 1);
 }
 
 #[tokio::test]
@@ -177,7 +181,7 @@ async fn what_a_failed_call_was_about_is_not_handled() {
     let window = site.open_window();
     site.progress.counting().called(0, OLD, &batch(&first(0..2)), None);
     let count = site.count(&window).await;
-    assert_eq!((count.by_old, count.pending), (0, 2));
+    assert_eq!((count.counts.by_old, count.counts.pending), (0, 2));
 }
 
 #[tokio::test]
@@ -189,8 +193,11 @@ async fn a_message_that_both_versions_handled_is_told_of() {
     site.called(NEW, &[(0, Redelivery::Again), (1, Redelivery::None)], &[]);
     site.finish('a', 0..2);
     let count = site.count(&window).await;
-    assert_eq!((count.accepted, count.by_old, count.by_new, count.by_both), (2, 1, 1, 1));
-    assert_eq!((count.redelivered, count.last_by_old, count.first_by_new), (1, Some(0), Some(0)));
+    assert_eq!(
+        (count.counts.accepted, count.counts.by_old, count.counts.by_new, count.counts.by_both),
+        (2, 1, 1, 1)
+    );
+    assert_eq!((count.counts.redelivered, count.last_by_old, count.first_by_new), (1, Some(0), Some(0)));
 }
 
 #[tokio::test]
@@ -202,7 +209,7 @@ async fn lanes_are_counted_apart_and_changes_of_presence_are_no_messages() {
     let window = site.open_window();
     let counts = site.counts(&window).await.into_iter();
     let mut counts: Vec<_> =
-        counts.map(|(lane, count)| (lane.index(), count.accepted, count.pending)).collect();
+        counts.map(|(lane, count)| (lane.index(), count.counts.accepted, count.counts.pending)).collect();
     counts.sort_unstable();
     let mut expected = ['a', 'b', 'c'].map(|agent| (lane(agent).index(), 1, 1));
     expected.sort_unstable();
@@ -219,7 +226,7 @@ async fn what_happens_after_it_was_closed_is_not_noted() {
     site.called(NEW, &first(1..2), &[]);
     site.finish('a', 0..2);
     let count = site.count(&window).await;
-    assert_eq!((count.by_old, count.by_new, count.lost), (1, 0, 1));
+    assert_eq!((count.counts.by_old, count.counts.by_new, count.counts.lost), (1, 0, 1));
 }
 
 #[tokio::test]
@@ -238,7 +245,7 @@ async fn it_spans_so_many_bytes_and_no_more() {
     let to = ahead.to(count);
     assert!((count - 5..count).contains(&to), "{to}");
     site.called(NEW, &first(to - 1..to + 1), &[]);
-    assert_eq!(ahead.count(&[(lane('a'), to - 1), (lane('a'), to)], &site.progress)[0].1.by_new, 1);
+    assert_eq!(ahead.count(&[(lane('a'), to - 1), (lane('a'), to)], &site.progress)[0].1.counts.by_new, 1);
     // One lane is at the end, and others are far behind it.
     site.finish('a', 0..count);
     let behind = site.open_window();
