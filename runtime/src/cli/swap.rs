@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use indicatif::ProgressBar;
 use reqwest::Method;
 use serde::Deserialize;
@@ -42,7 +42,7 @@ pub struct Args {
     /// Let the new version begin without what the old one knows, if that can't be handed over
     #[arg(long)]
     drop_state: bool,
-    /// Wait until it is known what became of every message around it, and how its probation ended
+    /// Wait until it is known what became of every message around it, and how its probation ended: badly is exit code 1
     #[arg(long)]
     wait: bool,
     /// Print the receipt as JSON
@@ -62,7 +62,7 @@ struct Receiver {
 ///
 /// # Errors
 ///
-/// Those of [`Server::ask`]; a refusal says why, and its receipt is kept.
+/// Those of [`Server::ask`]; a refusal says why, and its receipt is kept. With `--wait` also a probation that the new version failed.
 pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> {
     let Args { receiver, file, rollback: _, allow_new_imports, drop_state, wait, json, server } = args;
     let (path, component) = match &file {
@@ -101,7 +101,11 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
     }
     line.finish_and_clear();
     let text = if json { format!("{}\n", printable_json(&swap.raw()?)) } else { swap.told() };
-    std::io::stdout().write_all(text.as_bytes()).context("failed to print the receipt")
+    std::io::stdout().write_all(text.as_bytes()).context("failed to print the receipt")?;
+    if wait && let Some(why) = swap.why_not_kept() {
+        bail!("the new version of receiver {receiver:?} failed its probation: {}", printable(why));
+    }
+    Ok(())
 }
 
 /// Shows on a terminal what is being done, for as long as it lasts.

@@ -147,6 +147,13 @@ impl Swap {
         self.outcome != "switched" && !(all && proving)
     }
 
+    /// What was wrong with the new version, if it failed its probation.
+    pub fn why_not_kept(&self) -> Option<&str> {
+        let probation = self.probation.as_ref()?;
+        matches!(probation.outcome.as_str(), "rolled-back" | "failed")
+            .then(|| probation.reason.as_deref().unwrap_or(&probation.outcome))
+    }
+
     /// As the server gave it.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 use wharf_host::ComponentFile;
 
-use super::carry_out::{Task, chain, failed_to};
+use super::carry_out::{Task, failed_to};
 use super::receipt::Kind;
 use super::versions::Version;
 use super::{Order, SwapError, Swaps};
@@ -97,13 +97,20 @@ impl Swaps {
                 );
             }
             Err(error) => {
-                let text = chain(&error);
-                tracing::error!(
-                    receiver.name = receiver,
-                    error = text,
-                    "failed to swap in a component that has changed"
-                );
-                feeding.status.failed(&format_args!("failed to swap in the changed file: {text}"));
+                let why = match error {
+                    // The log says it already.
+                    SwapError::Refused(receipt) => receipt.reason.unwrap_or_default(),
+                    error => {
+                        let why = failed_to(&error);
+                        tracing::error!(
+                            receiver.name = receiver,
+                            why,
+                            "a component that has changed was not swapped in"
+                        );
+                        why
+                    }
+                };
+                feeding.status.failed(&format_args!("the changed file was not swapped in: {why}"));
             }
         }
     }

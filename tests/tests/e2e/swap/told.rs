@@ -80,3 +80,23 @@ async fn swaps_are_counted_and_the_status_tells_of_the_last() {
     let server = site.start().await;
     assert_eq!(server.receiver("counter").await["last_swap"]["id"], 3);
 }
+
+#[tokio::test]
+async fn whoever_waits_is_told_that_the_new_version_was_no_good() {
+    let site = Site::new(
+        counter()
+            .set("receivers.counter.probation", "10m")
+            .set("receivers.counter.quarantine-failures", 1_000_000),
+    );
+    let server = site.start().await;
+    let admin = format!("http://{}", server.admin);
+    let component = guest("counter-next");
+    let mut swap = site.spawn(&["swap", "counter", &component, "--wait", "--admin", &admin]);
+    server.log.wait_for(&["the component of a receiver was exchanged"]).await;
+    send(&server, "b", (0..4).map(|_| json!({ "do": "fail", "in": "counter-next" }))).await;
+    assert_eq!(swap.ended().await.code(), Some(1));
+    let receipt = swap.stdout.lines().join("\n");
+    assert!(receipt.contains("  probation  rolled-back: "), "{receipt}");
+    let said = swap.log.lines().join("\n");
+    assert!(said.contains("failed its probation") && said.contains("probation-failed-percent"), "{said}");
+}
