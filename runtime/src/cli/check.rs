@@ -39,6 +39,8 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
             (fed.receiver.serves_pages(), ", serves a page"),
             (fed.receiver.hears_presence(), ", hears of agents"),
             (fed.settings.tick.is_some(), ", ticks"),
+            (fed.receiver.hands_over(), ", hands over its state"),
+            (fed.settings.watch, ", its file is watched"),
         ];
         let does: String = does.iter().filter(|(does, _)| *does).map(|(_, what)| *what).collect();
         let digest: String = fed.receiver.digest().chars().take(12).collect();
