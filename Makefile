@@ -53,7 +53,7 @@ soak: build guests ## run the oracle for SOAK seconds (600 if not said): kills, 
 soak-memory: build guests ## watch the server's memory and disk under load for SOAK seconds (600 if not said)
 	@BENCH_SOAK=$(or $(SOAK),600) tests/bench/memory
 
-bench: build guests ## print what this machine takes beside its ceilings, and what handling, the sandbox, connections and hostile receivers cost
+bench: build guests ## print what this machine takes beside its ceilings, and what handling, the sandbox, connections, hostile receivers and swaps cost
 	@$(CARGO) build --locked --workspace --example echo --example plain_file --example native_against_sandboxed --example speed --example compile_component --example idle
 	@tests/bench/run
 	@echo
@@ -67,6 +67,8 @@ bench: build guests ## print what this machine takes beside its ceilings, and wh
 	@target/debug/examples/speed $(GUESTS)/guest_recorder.wasm
 	@echo
 	@tests/bench/isolation
+	@echo
+	@tests/bench/swap
 
 clean: ## remove everything that was built, and the demo's data
 	$(CARGO) clean
