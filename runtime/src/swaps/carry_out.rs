@@ -71,24 +71,27 @@ impl Swaps {
         let old = self.parts.delivery.receiver(receiver).unwrap_or(old);
         let _stage = Stage::of(&place, "checking");
         let draft = self.draft(&old, &task);
-        let digest = match ComponentFile::of(Path::new(SENT), bytes) {
-            Ok(file) => {
-                let (kept, digest) = (self.parts.kept.clone(), file.digest.clone());
-                if digest == old.receiver.digest() {
-                    if let Some(file) = task.file {
-                        let (state, receiver) = (self.parts.state.clone(), receiver.to_owned());
-                        let writing = move || Version::set_file(&receiver, file, &state);
-                        tokio::task::spawn_blocking(writing).await??;
-                    }
-                    return Err(SwapError::Unchanged { receiver: receiver.to_owned(), digest });
-                }
-                match tokio::task::spawn_blocking(move || kept.keep(&file.digest, &file.bytes)).await? {
-                    Ok(_) => digest,
-                    Err(error) => return Err(self.refuse(draft, failed_to(&error)).await),
-                }
+        let (kept, running) = (self.parts.kept.clone(), old.receiver.digest().to_owned());
+        // The digest of a large component takes tens of milliseconds, in which this thread would serve nobody.
+        let keeping = move || {
+            let file = ComponentFile::of(Path::new(SENT), bytes).map_err(|error| failed_to(&error))?;
+            if file.digest != running {
+                kept.keep(&file.digest, &file.bytes).map_err(|error| failed_to(&error))?;
             }
-            Err(error) => return Err(self.refuse(draft, failed_to(&error)).await),
+            Ok::<_, String>(file.digest)
         };
+        let digest = match tokio::task::spawn_blocking(keeping).await? {
+            Ok(digest) => digest,
+            Err(reason) => return Err(self.refuse(draft, reason).await),
+        };
+        if digest == old.receiver.digest() {
+            if let Some(file) = task.file {
+                let (state, receiver) = (self.parts.state.clone(), receiver.to_owned());
+                let writing = move || Version::set_file(&receiver, file, &state);
+                tokio::task::spawn_blocking(writing).await??;
+            }
+            return Err(SwapError::Unchanged { receiver: receiver.to_owned(), digest });
+        }
         self.exchange(&old, &place, draft, &digest, task).await
     }
 
