@@ -10,11 +10,12 @@ use axum::{Json, Router};
 use http::header::CONTENT_TYPE;
 use http::{Method, StatusCode};
 use serde::Serialize;
-use wharf_log::{Durability, Topic};
+use wharf_log::Durability;
 
 use crate::backup::Backups;
-use crate::delivery::{self, Controls, Delivery};
+use crate::delivery::{self, Controls, Delivery, Feed, Feeds};
 use crate::presence::Presence;
+use crate::reload::Reloads;
 use crate::swaps::Swaps;
 use crate::telemetry::{ListenerLabel, Metrics, ReceiverTypeLabel, TypeLabel};
 
@@ -25,6 +26,7 @@ mod metrics;
 mod rates;
 mod receivers;
 mod refused;
+mod reload;
 mod routes;
 mod swaps;
 
@@ -42,8 +44,8 @@ pub struct Admin {
     pub started: Instant,
     /// Whether agents are accepted: not yet while starting, no more while stopping.
     pub ready: AtomicBool,
-    /// Data types, how durable they are, and their topics.
-    pub types: Vec<(String, Durability, Topic)>,
+    /// The data types.
+    pub feeds: Feeds,
     /// Who is active.
     pub presence: Arc<Presence>,
     /// The receivers.
@@ -54,6 +56,8 @@ pub struct Admin {
     pub controls: Arc<Controls>,
     /// The swaps of their components.
     pub swaps: Arc<Swaps>,
+    /// Reads the config again.
+    pub reloads: Arc<Reloads>,
     /// The largest file of a component.
     pub max_component_bytes: u64,
     /// Copies of the data directory.
@@ -96,6 +100,7 @@ fn all() -> Routes {
         .merge(backup::routes())
         .merge(control::routes())
         .merge(dead_letters::routes())
+        .merge(reload::routes())
         .merge(swaps::routes())
 }
 
@@ -148,13 +153,17 @@ struct TypeReport {
 
 async fn status(State(admin): State<Arc<Admin>>) -> Json<StatusReport> {
     let agents = ListenerLabel { listener: "agents" };
-    let types = admin.types.iter().map(|(name, durability, topic)| TypeReport {
-        name: name.clone(),
-        durability: durability_name(*durability),
-        start: topic.start(),
-        end: topic.end(),
-        accepted: admin.metrics.accepted.get_or_create_owned(&TypeLabel { r#type: name.clone() }).get(),
-        blocked_by: admin.blockers(name),
+    let feeds = admin.feeds.all();
+    let types = feeds.iter().map(|Feed { topic, durability, .. }| {
+        let name = topic.name().to_owned();
+        TypeReport {
+            durability: durability_name(*durability),
+            start: topic.start(),
+            end: topic.end(),
+            blocked_by: admin.blockers(&name),
+            accepted: admin.metrics.accepted.get_or_create_owned(&TypeLabel { r#type: name.clone() }).get(),
+            name,
+        }
     });
     let (active, known) = admin.presence.counts();
     Json(StatusReport {

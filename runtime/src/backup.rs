@@ -20,12 +20,13 @@ use wharf_log::Topic;
 use wharf_state::{KeyValue, State, StateError};
 
 use crate::data_dir::{self, DataDir, DataDirError};
+use crate::delivery::Feeds;
 
 /// What can be copied, and where.
 #[derive(Debug)]
 pub struct Backups {
     data_dir: Arc<DataDir>,
-    topics: Vec<Topic>,
+    feeds: Feeds,
     state: State,
     /// What receivers keep, if one of them may.
     keyvalue: Option<KeyValue>,
@@ -64,12 +65,12 @@ impl Backups {
     /// Of these parts of a data directory.
     pub fn new(
         data_dir: Arc<DataDir>,
-        topics: Vec<Topic>,
+        feeds: Feeds,
         state: State,
         keyvalue: Option<KeyValue>,
         stop: CancellationToken,
     ) -> Backups {
-        Backups { data_dir, topics, state, keyvalue, stop, turn: Mutex::new(()) }
+        Backups { data_dir, feeds, state, keyvalue, stop, turn: Mutex::new(()) }
     }
 
     /// Makes a copy in place of one that may be there, and gives its folder. Everything that was acknowledged before is in it.
@@ -98,13 +99,14 @@ impl Backups {
         // Nobody else may read what the original may keep from them.
         DirBuilder::new().mode(0o700).create(unfinished).map_err(at(unfinished))?;
         // Each before the cursors are copied that say what is not finished yet.
-        let _held: Vec<_> = self.topics.iter().map(Topic::hold).collect();
+        let topics = self.feeds.topics();
+        let _held: Vec<_> = topics.iter().map(Topic::hold).collect();
         // Before the state says which component a receiver has and after it, because it may be swapped meanwhile.
         self.versions(&data_dir::versions(unfinished))?;
         self.state.back_up(&data_dir::state(unfinished))?;
         self.versions(&data_dir::versions(unfinished))?;
         self.values(&data_dir::guests(unfinished))?;
-        self.log(&data_dir::log(unfinished))?;
+        self.log(&topics, &data_dir::log(unfinished))?;
         self.data_dir.copy_marks(unfinished)?;
         sync(unfinished)?;
         remove(place)?;
@@ -164,9 +166,9 @@ impl Backups {
         if from.is_dir() { copy_folder(&from, to) } else { Ok(()) }
     }
 
-    fn log(&self, to: &Path) -> Result<(), BackupError> {
+    fn log(&self, topics: &[Topic], to: &Path) -> Result<(), BackupError> {
         fs::create_dir(to).map_err(at(to))?;
-        for topic in &self.topics {
+        for topic in topics {
             if self.stop.is_cancelled() {
                 return Err(BackupError::Stopping);
             }

@@ -12,6 +12,7 @@ pub mod dlq;
 pub mod doctor;
 pub mod inspect;
 pub mod pause;
+pub mod reload;
 pub mod run;
 pub mod seek;
 pub mod send;
@@ -75,6 +76,8 @@ enum Command {
     Swap(swap::Args),
     /// Show what was swapped, and what became of the messages around it.
     Swaps(swaps::Args),
+    /// Have a running server read its config again, without dropping a connection.
+    Reload(reload::Args),
     /// Move the cursors of a paused receiver, so that it gets messages again or not at all.
     Seek(seek::Args),
     /// Look at dead letters, give them to their receiver again, or drop them.
@@ -128,6 +131,7 @@ impl Command {
             Command::Backup(args) => backup::run(args, shutdown).await,
             Command::Swap(args) => swap::run(args, shutdown).await,
             Command::Swaps(args) => swaps::run(args, shutdown).await,
+            Command::Reload(args) => reload::run(args, shutdown).await,
             Command::Seek(args) => seek::run(args, shutdown).await,
             Command::Dlq(args) => dlq::run(args, shutdown).await,
             Command::Send(args) => send::run(args, shutdown).await,

@@ -22,6 +22,10 @@ mod paths;
 /// The hidden subcommand that compiles a component in a process of its own.
 pub const COMPILE_COMMAND: &str = "compile-component";
 
+/// Requests for pages that there is room for beyond those of the receivers that a server starts with: for eight more receivers at
+/// their default, which a reload may bring. It is address space, not memory.
+const PAGES_TO_SPARE: usize = 64;
+
 /// What is wrong with the components of a config.
 #[derive(Debug, Error)]
 pub enum ComponentErrors {
@@ -73,13 +77,12 @@ impl fmt::Display for ComponentErrors {
 /// An engine as the config wants it. Receivers that keep values need `keyvalue` to run, not to be checked.
 pub fn host(config: &Config, keyvalue: Option<KeyValue>) -> Result<Host, ComponentErrors> {
     let program = std::env::current_exe().map_err(ComponentErrors::Program)?;
-    let pages: usize = config.receivers.iter().map(|receiver| receiver.http_concurrency).sum();
     Host::new(HostOptions {
         cache_dir: data_dir::components(&config.data_dir),
         compiler: Compiler { program, args: vec![COMPILE_COMMAND.into()] },
         max_memory: config.host.max_memory,
         max_instances: u32::try_from(config.host.max_instances).unwrap_or(u32::MAX),
-        max_pages: u32::try_from(pages).unwrap_or(u32::MAX),
+        max_pages: u32::try_from(max_pages(config)).unwrap_or(u32::MAX),
         compile_memory: config.host.compile_memory,
         compile_timeout: config.host.compile_timeout,
         max_component_bytes: config.host.max_component,
@@ -88,20 +91,28 @@ pub fn host(config: &Config, keyvalue: Option<KeyValue>) -> Result<Host, Compone
     .map_err(ComponentErrors::Host)
 }
 
-/// Loads the component of every receiver, compiling what is not in the cache. `instead`: by receiver, the file of another component
-/// than that of the config.
+/// Checks that the paths of a config can stand beside each other.
+pub async fn check_paths(config: &Config) -> Result<(), ComponentErrors> {
+    let checked = config.clone();
+    let problems = tokio::task::spawn_blocking(move || paths::check(&checked)).await;
+    match problems {
+        Ok(problems) if problems.is_empty() => Ok(()),
+        Ok(problems) => Err(ComponentErrors::Paths { file: config.file.clone(), problems }),
+        Err(error) => Err(ComponentErrors::Program(io::Error::other(error))),
+    }
+}
+
+/// Loads the component of each of these receivers of the config `file`, compiling what is not in the cache. `instead`: by receiver,
+/// the file of another component than that of the config.
 pub async fn load(
     host: &Host,
-    config: &Config,
+    file: &Path,
+    receivers: &[Receiver],
     instead: &BTreeMap<String, PathBuf>,
 ) -> Result<Vec<Fed>, ComponentErrors> {
-    let problems = paths::check(config);
-    if !problems.is_empty() {
-        return Err(ComponentErrors::Paths { file: config.file.clone(), problems });
-    }
     let mut loaded = Vec::new();
     let mut errors = Vec::new();
-    for settings in &config.receivers {
+    for settings in receivers {
         let component = instead.get(&settings.name).unwrap_or(&settings.component);
         match host.load(options(settings, component)).await {
             Ok(receiver) => {
@@ -110,11 +121,13 @@ pub async fn load(
             Err(error) => errors.push((settings.name.clone(), error)),
         }
     }
-    if errors.is_empty() {
-        Ok(loaded)
-    } else {
-        Err(ComponentErrors::Load { file: config.file.clone(), errors })
-    }
+    if errors.is_empty() { Ok(loaded) } else { Err(ComponentErrors::Load { file: file.to_owned(), errors }) }
+}
+
+/// How many requests for pages, of all receivers together, there is room for in a server that starts with this config.
+pub fn max_pages(config: &Config) -> usize {
+    let pages: usize = config.receivers.iter().map(|receiver| receiver.http_concurrency).sum();
+    pages.saturating_add(PAGES_TO_SPARE)
 }
 
 /// How many files receivers may have open together, all their instances and pages at work.

@@ -36,7 +36,7 @@ use wharf_protocol::AgentId;
 use crate::presence::{Queued, Storing};
 use table::{Claim, Table};
 
-pub use keeper::{keep, restore};
+pub use keeper::{Remembering, keep, restore};
 pub use table::Key;
 
 /// The ids of one topic.

@@ -23,7 +23,9 @@ mod caller;
 mod controls;
 mod exchange;
 mod feeding;
+mod feeds;
 mod halt;
+mod membership;
 mod progress;
 mod quota;
 mod recent;
@@ -34,7 +36,8 @@ mod waiting;
 mod window;
 mod worker;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -51,8 +54,12 @@ pub use controls::{
     ControlError, Controls, LetterState, Letters, Page, Queued, SeekTo, Shown, Sought, Which,
 };
 pub use exchange::{ExchangeError, Exchanged, Handover, OpenWindow, Replacement, Terms};
+use feeding::Inherited;
 pub use feeding::{Feeding, Means};
-use progress::{Keeper, Keeping, Progress};
+pub use feeds::Feeds;
+pub use membership::{TakenPlaces, leaving};
+pub use progress::Progress;
+use progress::{Keeper, Keeping, Places};
 pub use recent::Work;
 pub use status::{Lag, ReceiverState, Status};
 pub use window::Counts;
@@ -132,15 +139,14 @@ pub struct Delivery {
     means: Means,
     fed: RwLock<Vec<Arc<Feeding>>>,
     controls: Arc<Controls>,
-    progress: AllProgress,
+    places: Arc<Places>,
     keeper: Keeping,
+    /// Whether a version that is not fed any more left messages given and not finished, and nobody knows which.
+    interrupted: AtomicBool,
 }
 
 /// The data types of a receiver, and its cursors in them.
 pub type Mapped = Vec<(Feed, Arc<Progress>)>;
-
-/// The cursors of all receivers. Clones are the same list.
-type AllProgress = Arc<RwLock<Vec<Arc<Progress>>>>;
 
 /// Receivers whose cursors are taken up, not yet fed.
 pub struct TakenUp {
@@ -153,7 +159,7 @@ impl TakenUp {
     /// written down durably before any message can arrive: from then on nothing is skipped. Blocks on the disk.
     pub fn new(
         receivers: Vec<Fed>,
-        feeds: &HashMap<String, Feed>,
+        feeds: &Feeds,
         data_dir: &Arc<DataDir>,
         state: &State,
         keyvalue: Option<&KeyValue>,
@@ -169,11 +175,11 @@ impl TakenUp {
                 if let Some(feed) = feeds.get(data_type) {
                     let pair = (fed.settings.name.clone(), data_type.clone());
                     let is_known = known.contains(&pair);
-                    let progress = Progress::take_up(&fed.settings, data_type, feed, is_known, state)?;
+                    let progress = Progress::take_up(&fed.settings, data_type, &feed, is_known, state)?;
                     if feed.durability != Durability::Memory {
                         known.insert(pair);
                     }
-                    mapped.push((feed.clone(), Arc::new(progress)));
+                    mapped.push((feed, Arc::new(progress)));
                 }
             }
             taken_up.push((fed, mapped));
@@ -193,15 +199,23 @@ impl TakenUp {
         for (Fed { settings, receiver }, mapped) in receivers {
             progress.extend(mapped.iter().map(|(_, progress)| progress.clone()));
             let paused = controls.starts_paused(&settings.name);
-            let prepared = Feeding::prepare((settings, receiver), mapped, paused, None, &means);
+            let inherited = Inherited::default();
+            let prepared = Feeding::prepare((settings, receiver), mapped, paused, inherited, &means);
             controls.put(&prepared.feeding().settings.name, prepared.feeding().steered.clone());
             fed.push(prepared.start(&means));
         }
-        let progress = Arc::new(RwLock::new(progress));
+        let places = Arc::new(Places::new(progress));
         let keeper =
-            Keeper::new(progress.clone(), means.state.clone(), means.keyvalue.clone(), cursor_interval);
+            Keeper::new(places.clone(), means.state.clone(), means.keyvalue.clone(), cursor_interval);
         let keeper = Keeping::start(keeper);
-        Delivery { means, fed: RwLock::new(fed), controls: Arc::new(controls), progress, keeper }
+        Delivery {
+            means,
+            fed: RwLock::new(fed),
+            controls: Arc::new(controls),
+            places,
+            keeper,
+            interrupted: AtomicBool::new(false),
+        }
     }
 }
 
@@ -223,12 +237,8 @@ impl Delivery {
 
     /// Says at any moment from where on some receiver still needs a topic; nothing if none is mapped to it.
     pub fn needed_from(&self) -> impl Fn(&str) -> Option<u64> + Send + use<> {
-        let progress = self.progress.clone();
-        move |topic| {
-            let progress = progress.read().unwrap_or_else(PoisonError::into_inner);
-            let mapped = progress.iter().filter(|progress| progress.topic() == topic);
-            mapped.map(|progress| progress.saved_lowest()).min()
-        }
+        let places = self.places.clone();
+        move |topic| places.needed_from(topic)
     }
 
     /// Cursors of a receiver as they are now, by data type.
@@ -236,6 +246,11 @@ impl Delivery {
         let cursors =
             |(feed, progress): &(Feed, Arc<Progress>)| (feed.topic.name().to_owned(), progress.cursors());
         feeding.mapped.iter().map(cursors).collect()
+    }
+
+    /// What must be known of a version when it is not fed any more.
+    fn remember(&self, feeding: &Feeding) {
+        self.interrupted.fetch_or(feeding.status.is_interrupted(), Ordering::AcqRel);
     }
 
     /// What an operator can do with the receivers.
@@ -265,9 +280,9 @@ impl Delivery {
             feeding.backlogs_ended().await;
         }
         let saved = self.keeper.stop().await;
-        let interrupted = receivers.iter().any(|feeding| feeding.status.is_interrupted());
-        let progress = self.progress.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let repeating = progress.iter().any(|progress| progress.is_repeating());
+        receivers.iter().for_each(|feeding| self.remember(feeding));
+        let interrupted = self.interrupted.load(Ordering::Acquire);
+        let repeating = self.places.all().iter().any(|progress| progress.is_repeating());
         ended && saved && !interrupted && !repeating
     }
 }

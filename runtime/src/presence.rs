@@ -29,7 +29,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
@@ -47,6 +47,8 @@ pub use table::{Numbers, TopicIndex};
 
 /// Changes that are one append at most: what is told of a whole fleet leaves room for messages in between.
 const MAX_CHANGES: usize = 1024;
+/// Topics that there is room for beyond those of the start, which a reload may bring.
+pub const TOPICS_TO_SPARE: usize = 64;
 /// The bytes of a presence record beside the agent's id, as [`wharf_protocol::Record`] lays it out.
 const PRESENCE_BYTES: usize = 10;
 
@@ -55,7 +57,8 @@ const PRESENCE_BYTES: usize = 10;
 pub struct Presence {
     timeout: Duration,
     table: Table,
-    topics: Vec<Told>,
+    /// Filled from the first on. What is there stays there, so that it can be used without a lock.
+    topics: Vec<OnceLock<Told>>,
     numbers: Numbers,
     /// Agents of an earlier run were last seen here.
     earlier: Connection,
@@ -89,11 +92,15 @@ impl Presence {
         max_agents: usize,
         numbers: Numbers,
     ) -> Presence {
-        let told = |(topic, durability)| Told { topic, durability, order: RwLock::new(()) };
+        let mut topics: Vec<_> = topics
+            .into_iter()
+            .map(|(topic, durability)| OnceLock::from(Told { topic, durability, order: RwLock::new(()) }))
+            .collect();
+        topics.extend((0..TOPICS_TO_SPARE).map(|_| OnceLock::new()));
         Presence {
             timeout,
             table: Table::new(max_agents, numbers.clone()),
-            topics: topics.into_iter().map(told).collect(),
+            topics,
             numbers,
             earlier: Connection::new(Instant::now()),
             telling: TaskTracker::new(),
@@ -102,7 +109,24 @@ impl Presence {
 
     /// The names of the topics, in the order of their indices.
     pub fn topics(&self) -> impl Iterator<Item = &str> {
-        self.topics.iter().map(|told| told.topic.name())
+        self.told().map(|told| told.topic.name())
+    }
+
+    /// One more topic, to which nobody sends yet. Gives its index, or nothing if there is no room for it. One at a time.
+    pub async fn add(&self, topic: Topic, durability: Durability) -> Option<TopicIndex> {
+        let index = self.told().count();
+        let place = self.topics.get(index)?;
+        let told = Told { topic, durability, order: RwLock::new(()) };
+        self.take_up(index, &told).await;
+        place.set(told).ok().map(|()| index)
+    }
+
+    fn told(&self) -> impl Iterator<Item = &Told> {
+        self.topics.iter().map_while(OnceLock::get)
+    }
+
+    fn topic(&self, topic: TopicIndex) -> Option<&Told> {
+        self.topics.get(topic)?.get()
     }
 
     /// How many agents are active, and how many are remembered.
@@ -124,7 +148,7 @@ impl Presence {
         connection: &Connection,
         wait: Duration,
     ) -> Result<Room<'_>, AppendError> {
-        let told = self.topics.get(topic).ok_or_else(|| unknown(topic))?;
+        let told = self.topic(topic).ok_or_else(|| unknown(topic))?;
         let bytes = Record::room(records) + presence_room(senders.iter().map(|sender| &sender.agent));
         match told.topic.try_reserve(bytes) {
             Ok(room) => Ok(room),
@@ -155,7 +179,7 @@ impl Presence {
         senders: &[Sender],
         connection: &Connection,
     ) -> Result<Queued, AppendError> {
-        let told = self.topics.get(topic).ok_or_else(|| unknown(topic))?;
+        let told = self.topic(topic).ok_or_else(|| unknown(topic))?;
         let seen = &seen(connection);
         let mut on_the_way = OnTheWay { presence: self.clone(), topic, agents: Vec::new() };
         {
@@ -220,7 +244,7 @@ impl Presence {
 
     fn tell_topic(self: &Arc<Self>, due: &[Due]) {
         let Some(&Due { topic, .. }) = due.first() else { return };
-        let Some(told) = self.topics.get(topic) else { return };
+        let Some(told) = self.topic(topic) else { return };
         let Ok(room) = told.topic.try_reserve(presence_room(due.iter().map(|due| &due.agent))) else {
             return;
         };

@@ -2,9 +2,10 @@
 //! as long as the config says.
 //!
 //! A receiver that left the config, or is not mapped to the type any more, still counts for `log.absent-grace`: it may come
-//! back, and then gets what it missed. The time runs from the first start without it.
+//! back, and then gets what it missed. The time runs from the first start or reload without it.
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use thiserror::Error;
@@ -13,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use wharf_log::{Retention, Topic};
 use wharf_state::{State, StateError};
 
-use crate::config::Config;
+use crate::config::{Config, DataType};
 use crate::data_dir::{Absences, DataDir, DataDirError};
 use crate::unix_time::unix_milliseconds;
 
@@ -45,6 +46,68 @@ pub struct Absent {
     pub from: u64,
     /// When nothing is kept for it any longer; `None`: later than there is time.
     pub until: Option<Instant>,
+}
+
+impl Kept {
+    /// A topic of this data type, and those of the absent receivers that are not mapped to it any more.
+    pub fn new(topic: Topic, data_type: &DataType, absent: &[Absent]) -> Kept {
+        let mut kept = Kept { topic, retention: Retention::default(), absent: Vec::new() };
+        kept.set(data_type, absent);
+        kept
+    }
+
+    fn set(&mut self, data_type: &DataType, absent: &[Absent]) {
+        self.retention =
+            Retention { retain: Some(data_type.retain), retain_bytes: Some(data_type.retain_bytes) };
+        self.absent = absent.iter().filter(|absent| absent.topic == data_type.name).cloned().collect();
+    }
+}
+
+/// What is kept of each topic, as it is now. Clones are the same.
+#[derive(Clone, Debug)]
+pub struct Retained {
+    topics: Arc<Mutex<Vec<Kept>>>,
+}
+
+impl Retained {
+    /// These topics.
+    pub fn new(topics: Vec<Kept>) -> Retained {
+        Retained { topics: Arc::new(Mutex::new(topics)) }
+    }
+
+    /// From now on as a config says, with these absent receivers. Whoever calls it lets receivers that left hold nothing back only
+    /// after that, and those that came hold back theirs before.
+    pub fn set(&self, config: &Config, absent: &[Absent]) {
+        for kept in self.lock().iter_mut() {
+            let data_type = config.types.iter().find(|data_type| data_type.name == kept.topic.name());
+            if let Some(data_type) = data_type {
+                kept.set(data_type, absent);
+            }
+        }
+    }
+
+    /// One more topic.
+    pub fn add(&self, kept: Kept) {
+        self.lock().push(kept);
+    }
+
+    /// For each topic what is kept of it, and below which offset nobody needs it. Both ways of needing it are looked at under one
+    /// lock, so that a receiver that goes from one to the other is seen in one of them at least.
+    fn due(&self, needed_from: impl Fn(&str) -> Option<u64>) -> Vec<(Topic, Retention, u64)> {
+        let due = |kept: &mut Kept| {
+            let Kept { topic, retention, absent } = kept;
+            absent.retain(Absent::is_waited_for);
+            let held = absent.iter().map(|absent| absent.from);
+            let below = needed_from(topic.name()).into_iter().chain(held).min().unwrap_or(u64::MAX);
+            (topic.clone(), *retention, below)
+        };
+        self.lock().iter_mut().map(due).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Kept>> {
+        // What is set is set topic by topic, each of which is whole.
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Why it is not known which receivers are absent.
@@ -105,15 +168,12 @@ pub fn absent(state: &State, data_dir: &DataDir, config: &Config) -> Result<Vec<
 
 /// Deletes again and again, until `stop`. `needed_from` says where the slowest receiver of a topic is; nothing if none is mapped
 /// to it.
-pub async fn run(mut topics: Vec<Kept>, needed_from: impl Fn(&str) -> Option<u64>, stop: CancellationToken) {
+pub async fn run(retained: Retained, needed_from: impl Fn(&str) -> Option<u64>, stop: CancellationToken) {
     // Said when it begins and when it is over, not every second.
     let mut failing = BTreeSet::new();
     while tokio::time::timeout(INTERVAL, stop.cancelled()).await.is_err() {
-        for Kept { topic, retention, absent } in &mut topics {
-            absent.retain(Absent::is_waited_for);
-            let held = absent.iter().map(|absent| absent.from);
-            let below = needed_from(topic.name()).into_iter().chain(held).min().unwrap_or(u64::MAX);
-            match topic.trim(below, *retention).await {
+        for (topic, retention, below) in retained.due(&needed_from) {
+            match topic.trim(below, retention).await {
                 Ok(trimmed) => {
                     if failing.remove(topic.name()) {
                         tracing::info!(log.topic = topic.name(), "finished messages can be deleted again");

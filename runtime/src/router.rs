@@ -5,7 +5,7 @@
 //! can submit frame after frame, in order, and answer each when its time comes. The router knows no socket and no receiver.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::counter::Counter;
@@ -37,13 +37,17 @@ const NO_ACCOUNT_TOKEN: &str = "accounts-are-off";
 /// The way from a frontend into the log.
 #[derive(Debug)]
 pub struct Router {
-    routes: HashMap<String, Route>,
+    /// Replaced as a whole, so that whoever has them waits for nobody.
+    routes: RwLock<Arc<Routes>>,
     presence: Arc<Presence>,
     append_wait: Duration,
     stop: CancellationToken,
     refused: Family<CodeLabel, Counter>,
     acknowledgement_seconds: Histogram,
 }
+
+/// The ways of messages, by data type.
+type Routes = HashMap<String, Arc<Route>>;
 
 #[derive(Debug)]
 struct Route {
@@ -62,6 +66,18 @@ struct Counters {
     repeated: Counter,
 }
 
+impl Route {
+    fn new(name: &str, topic: TopicIndex, gate: Gate, dedup: Option<Arc<Dedup>>, metrics: &Metrics) -> Route {
+        let label = TypeLabel { r#type: name.to_owned() };
+        let counters = Arc::new(Counters {
+            accepted: metrics.accepted.get_or_create_owned(&label),
+            accepted_bytes: metrics.accepted_bytes.get_or_create_owned(&label),
+            repeated: metrics.repeated.get_or_create_owned(&label),
+        });
+        Route { topic, gate, dedup, counters }
+    }
+}
+
 impl Router {
     /// A router to the topics that presence knows, by their `gates`: a topic without one is always open; and with the ids that
     /// some of them remember. From the moment `stop` is cancelled it refuses every call with `shutting_down`; `append_wait` is how
@@ -75,16 +91,11 @@ impl Router {
         stop: CancellationToken,
     ) -> Router {
         let route = |(topic, name): (TopicIndex, &str)| {
-            let label = TypeLabel { r#type: name.to_owned() };
-            let counters = Arc::new(Counters {
-                accepted: metrics.accepted.get_or_create_owned(&label),
-                accepted_bytes: metrics.accepted_bytes.get_or_create_owned(&label),
-                repeated: metrics.repeated.get_or_create_owned(&label),
-            });
             let gate = gates.get(name).cloned().unwrap_or_default();
-            (name.to_owned(), Route { topic, gate, dedup: dedup.get(name).cloned(), counters })
+            let dedup = dedup.get(name).cloned();
+            (name.to_owned(), Arc::new(Route::new(name, topic, gate, dedup, metrics)))
         };
-        let routes = presence.topics().enumerate().map(route).collect();
+        let routes = RwLock::new(Arc::new(presence.topics().enumerate().map(route).collect()));
         Router {
             routes,
             presence,
@@ -93,6 +104,26 @@ impl Router {
             refused: metrics.refused.clone(),
             acknowledgement_seconds: metrics.acknowledgement_seconds.clone(),
         }
+    }
+
+    /// Lets messages of one more data type through, whose topic presence knows. Frames that are on their way do not notice.
+    pub fn add(
+        &self,
+        name: &str,
+        topic: TopicIndex,
+        gate: Gate,
+        dedup: Option<Arc<Dedup>>,
+        metrics: &Metrics,
+    ) {
+        let route = Arc::new(Route::new(name, topic, gate, dedup, metrics));
+        let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
+        let mut more = Routes::clone(&routes);
+        more.insert(name.to_owned(), route);
+        *routes = Arc::new(more);
+    }
+
+    fn routes(&self) -> Arc<Routes> {
+        self.routes.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Puts the messages of a frame into the queues of their topics, behind those of every frame submitted before. Its calls
@@ -117,11 +148,12 @@ impl Router {
         let stopping = self.stop.is_cancelled();
         let received_at = unix_milliseconds();
         let deadline = submitted.since + self.append_wait;
+        let routes = self.routes();
         let mut groups: Vec<Group<'_>> = Vec::new();
         for (index, request) in requests.into_iter().enumerate() {
             let request = if stopping { Err(Refusal::shutting_down()) } else { request };
             match request {
-                Ok(Request { call: Call::Data(message), .. }) => match self.routes.get(&message.data_type) {
+                Ok(Request { call: Call::Data(message), .. }) => match routes.get(&message.data_type) {
                     Some(route) => add_to_group(&mut groups, route, index, message, received_at),
                     None => {
                         self.presence.ping(&message.agent, connection);

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router as Routes;
@@ -16,10 +16,11 @@ use axum::middleware::from_fn_with_state;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wharf_host::Host;
-use wharf_log::{Log, OpenError, Retention, TopicOptions};
+use wharf_log::{Log, OpenError};
 use wharf_state::{KeyValue, State, StateError};
 
 use crate::admin::{self, Admin, Rates};
@@ -27,21 +28,23 @@ use crate::backup::Backups;
 use crate::components::{self, ComponentErrors};
 use crate::config::{Config, DataType};
 use crate::data_dir::{DataDir, DataDirError, ballast};
-use crate::dedup::{self, Dedup};
-use crate::delivery::{DeliveryError, Fed, Feed, Means, TakenUp};
+use crate::data_types;
+use crate::dedup::{self, Dedup, Remembering};
+use crate::delivery::{DeliveryError, Fed, Feeds, Means, TakenUp};
 use crate::frontend::guard::{self, Guard};
 use crate::frontend::listener::{self, Listener};
 use crate::frontend::pages::{self, Page, PageReceivers, Pages};
 use crate::frontend::room::Room;
 use crate::frontend::{self, Frontend};
-use crate::gate::Gate;
 use crate::open_files;
-use crate::presence::Presence;
-use crate::retention::{self, AbsenceError};
+use crate::open_log::OpenLog;
+use crate::presence::{Presence, TOPICS_TO_SPARE};
+use crate::reload::{self, Reloads};
+use crate::retention::{self, AbsenceError, Retained};
 use crate::router::Router;
 use crate::swaps::start::StartError;
-use crate::swaps::{self, KeepError, Kept, Swaps};
-use crate::telemetry::{Metrics, ReceiverLabel, TypeLabel};
+use crate::swaps::{self, KeepError, Kept, Receipt, Swaps, Version};
+use crate::telemetry::{Metrics, ReceiverLabel};
 
 /// Connections of operators and scrapers that may be open at once. They are few; the bound only keeps a broken scraper
 /// from taking every file descriptor.
@@ -121,6 +124,9 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
     let started = Instant::now();
+    // From now on the signal does not end the process.
+    let hangups = signal(SignalKind::hangup()).map_err(ServeError::Start)?;
+    components::check_paths(&config).await?;
     let metrics = Arc::new(Metrics::new());
     let data_dir = DataDir::open(&config.data_dir)?;
     let max_connections = open_files::room_for_connections(
@@ -138,15 +144,29 @@ pub async fn run(
         })
         .await??
     };
-    let beginning = swaps::start::look(&config, &state, kept).await?;
+    let beginning = swaps::start::look(
+        &config.receivers,
+        config.host.max_component,
+        &state,
+        kept,
+        swaps::start::Occasion::Start,
+    )
+    .await?;
     // Compiling may take minutes; whoever stops the server meanwhile need not wait for it.
     let fed = tokio::select! {
-        fed = components::load(&host, &config, &beginning.instead) => fed?,
+        fed = components::load(&host, &config.file, &config.receivers, &beginning.instead) => fed?,
         () = shutdown.cancelled() => return Ok(()),
     };
     let versions = {
         let state = state.clone();
-        blocking(move || beginning.write_down(&state)).await??
+        blocking(move || {
+            let add = |receipt: &Receipt, version: &Version| {
+                let (receipt_text, version) = (receipt.encode(), version.encode());
+                state.add_receipt(&receipt.receiver, &receipt_text, Some(&version)).map(drop)
+            };
+            beginning.write_down(&state, add, &[])
+        })
+        .await??
     };
     for warning in config.warnings() {
         tracing::warn!(warning, "the config can be improved");
@@ -163,9 +183,20 @@ pub async fn run(
     metrics.guests.set(fed.iter().map(|fed| fed.receiver.clone()).collect());
     let stored = Stored::open(data_dir, state, keyvalue, versions, &config, &metrics).await?;
     let guests = guest_runtime(config.host.threads).map_err(ServeError::Start)?;
-    let outcome =
-        serve(config, started, max_connections, metrics, host, fed, stored, &guests, listening, shutdown)
-            .await;
+    let outcome = serve(
+        config,
+        started,
+        max_connections,
+        metrics,
+        host,
+        fed,
+        stored,
+        &guests,
+        hangups,
+        listening,
+        shutdown,
+    )
+    .await;
     // What still runs there has been told to end and had its time.
     guests.shutdown_background();
     outcome
@@ -184,10 +215,11 @@ async fn serve(
     fed: Vec<Fed>,
     stored: Stored,
     guests: &Runtime,
+    hangups: Signal,
     listening: impl FnOnce(&Addresses),
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
-    let Stored { data_dir, log, state, keyvalue, versions, feeds, kept } = stored;
+    let Stored { data_dir, log, state, keyvalue, versions, feeds, retained } = stored;
     let page_receivers = Arc::new(PageReceivers::default());
     for Fed { settings, receiver } in &fed {
         page_receivers.put(&settings.name, Page::new(receiver.clone(), settings));
@@ -197,9 +229,8 @@ async fn serve(
         let (state, keyvalue) = (state.clone(), keyvalue.clone());
         blocking(move || TakenUp::new(fed, &feeds, &data_dir, &state, keyvalue.as_ref())).await??
     };
-    let topics = config.types.iter().filter_map(|data_type| feeds.get(&data_type.name));
     let presence = Arc::new(Presence::new(
-        topics.map(|feed| (feed.topic.clone(), feed.durability)),
+        feeds.all().into_iter().map(|feed| (feed.topic, feed.durability)),
         config.presence.timeout,
         config.presence.max_agents,
         metrics.agents.clone(),
@@ -208,6 +239,7 @@ async fn serve(
     let dedup = message_ids(&config, &feeds, &metrics);
     let remembering: Vec<Arc<Dedup>> = dedup.values().cloned().collect();
     dedup::restore(&remembering, &state).await.map_err(ServeError::Dedup)?;
+    let remembering = Remembering::new(remembering);
     let agents_socket = bind(config.listen.agents, "listen.agents").await?;
     let admin_socket = bind(config.listen.admin, "listen.admin").await?;
     let addresses = Addresses {
@@ -225,30 +257,32 @@ async fn serve(
         state: state.clone(),
         keyvalue: keyvalue.clone(),
         metrics: metrics.clone(),
+        versions: Arc::new(AtomicU64::new(1)),
         guests: guests.handle().clone(),
         stop: CancellationToken::new(),
     };
     let delivery = Arc::new(taken_up.start(means, config.state.cursor_interval));
-    let remembering = tokio::spawn(dedup::keep(remembering, state.clone(), shutdown.clone()));
+    let keeping_ids = tokio::spawn(dedup::keep(remembering.clone(), state.clone(), shutdown.clone()));
     let ballasting = tokio::spawn(ballast::watch(data_dir.clone(), shutdown.clone()));
-    let trimming = tokio::spawn(retention::run(kept, delivery.needed_from(), shutdown.clone()));
-    let topics = feeds.values().map(|feed| feed.topic.clone()).collect();
-    let backups = Backups::new(data_dir.clone(), topics, state.clone(), keyvalue.clone(), shutdown.clone());
+    let trimming = tokio::spawn(retention::run(retained.clone(), delivery.needed_from(), shutdown.clone()));
+    let backups =
+        Backups::new(data_dir.clone(), feeds.clone(), state.clone(), keyvalue.clone(), shutdown.clone());
     let sockets = TaskTracker::new();
     let bodies = config.receivers.iter().map(|receiver| receiver.http_body);
     let largest = bodies.fold(config.limits.max_frame, u64::max);
     let arriving = usize_of(config.limits.max_arriving_bytes);
     let room = Room::new(arriving, usize_of(largest), metrics.arriving_bytes.clone());
-    let gates = feeds.iter().map(|(name, feed)| (name.clone(), feed.gate.clone())).collect();
+    let gates = feeds.all().into_iter().map(|feed| (feed.topic.name().to_owned(), feed.gate)).collect();
+    let router = Arc::new(Router::new(
+        presence.clone(),
+        &gates,
+        &dedup,
+        config.limits.append_wait,
+        &metrics,
+        shutdown.clone(),
+    ));
     let frontend = Arc::new(Frontend {
-        router: Arc::new(Router::new(
-            presence.clone(),
-            &gates,
-            &dedup,
-            config.limits.append_wait,
-            &metrics,
-            shutdown.clone(),
-        )),
+        router: router.clone(),
         limits: wharf_protocol::Limits {
             max_depth: config.limits.max_depth,
             max_calls: config.limits.max_calls,
@@ -275,11 +309,11 @@ async fn serve(
     });
     let swaps = {
         let parts = swaps::Parts {
-            host,
+            host: host.clone(),
             max_component_bytes: config.host.max_component,
             delivery: delivery.clone(),
             state: state.clone(),
-            kept: versions,
+            kept: versions.clone(),
             pages: page_receivers,
             metrics: metrics.clone(),
             stop: shutdown.clone(),
@@ -287,24 +321,42 @@ async fn serve(
         blocking(move || Swaps::new(parts)).await?.map_err(ServeError::State)?
     };
     let watching = tokio::spawn(swaps.clone().watch());
+    let parts = reload::Parts {
+        host,
+        swaps: swaps.clone(),
+        delivery: delivery.clone(),
+        state: state.clone(),
+        data_dir: data_dir.clone(),
+        kept: versions,
+        log: log.clone(),
+        feeds: feeds.clone(),
+        presence: presence.clone(),
+        remembering,
+        router,
+        retained,
+        metrics: metrics.clone(),
+        fixed: reload::Fixed {
+            keyvalue: keyvalue.is_some(),
+            largest_body: largest,
+            pages: components::max_pages(&config),
+            types: config.types.len().saturating_add(TOPICS_TO_SPARE),
+        },
+        stop: shutdown.clone(),
+    };
+    let reloads = Reloads::new(parts, config.clone());
+    let reloading = tokio::spawn(reloads.clone().reload_at(hangups));
     let rates = Arc::new(Rates::default());
     let rating = tokio::spawn(rates.clone().watch(delivery.clone(), shutdown.clone()));
     let admin = Arc::new(Admin {
         started,
         ready: AtomicBool::new(true),
-        types: config
-            .types
-            .iter()
-            .filter_map(|data_type| {
-                let feed = feeds.get(&data_type.name)?;
-                Some((data_type.name.clone(), data_type.durability, feed.topic.clone()))
-            })
-            .collect(),
+        feeds,
         presence,
         delivery: delivery.clone(),
         rates,
         controls: delivery.controls().clone(),
         swaps: swaps.clone(),
+        reloads: reloads.clone(),
         backups: Arc::new(backups),
         max_component_bytes: config.host.max_component,
         metrics: metrics.clone(),
@@ -359,8 +411,15 @@ async fn serve(
     let _ = trimming.await;
     let _ = ballasting.await;
     let _ = rating.await;
-    let _ = remembering.await;
+    let _ = keeping_ids.await;
     let _ = watching.await;
+    let reloaded = async {
+        let _ = reloading.await;
+        reloads.stop().await;
+    };
+    if tokio::time::timeout_at(ended_by, reloaded).await.is_err() {
+        tracing::warn!("a reload was still under way when the time to stop was over");
+    }
     swaps.stop().await;
     let clean = delivery.stop(ended_by).await;
     log.close().await;
@@ -372,7 +431,7 @@ async fn serve(
     let _ = tokio::time::timeout(Duration::from_secs(1), operators).await;
     // Closing the databases waits for the disk. What operators can do uses that of the state too.
     blocking(move || {
-        drop((admin, delivery, swaps, state));
+        drop((admin, delivery, reloads, swaps, state));
         if let Some(Err(error)) = keyvalue.map(|keyvalue| keyvalue.close()) {
             let error: &dyn std::error::Error = &error;
             tracing::error!(error, "failed to close the key-value store of receivers");
@@ -386,14 +445,14 @@ async fn serve(
 /// What is kept in the data directory.
 struct Stored {
     data_dir: Arc<DataDir>,
-    log: Log,
+    log: OpenLog,
     state: State,
     /// If some receiver may keep values.
     keyvalue: Option<KeyValue>,
     /// The components of receivers.
     versions: Kept,
-    feeds: HashMap<String, Feed>,
-    kept: Vec<retention::Kept>,
+    feeds: Feeds,
+    retained: Retained,
 }
 
 impl Stored {
@@ -405,18 +464,8 @@ impl Stored {
         config: &Config,
         metrics: &Metrics,
     ) -> Result<Stored, ServeError> {
-        let options = config
-            .types
-            .iter()
-            .map(|data_type| TopicOptions {
-                name: data_type.name.clone(),
-                durability: data_type.durability,
-                segment_bytes: config.log.segment_size,
-                queue_bytes: usize_of(config.log.queue_size),
-                tail_bytes: usize_of(config.log.tail_size),
-                observer: Some(metrics.log.observer(&data_type.name)),
-            })
-            .collect();
+        let options = |data_type| data_types::topic_options(data_type, &config.log, metrics);
+        let options = config.types.iter().map(options).collect();
         let data_dir = Arc::new(data_dir);
         let (configured, opened, cursors) = (config.clone(), data_dir.clone(), state.clone());
         let (log, absent) = blocking(move || {
@@ -427,26 +476,13 @@ impl Stored {
         .await??;
         log.set_reserve(config.log.disk_reserve);
         let topics = || config.types.iter().filter_map(|of| Some((of, log.topic(&of.name)?.clone())));
-        metrics.log.set_topics(topics().map(|(_, topic)| topic).collect());
-        let feeds = topics()
-            .map(|(data_type, topic)| {
-                // A clean stop saved the cursors as they were.
-                let again_below = if data_dir.stopped_cleanly() { 0 } else { topic.end() };
-                let feed = Feed { durability: data_type.durability, gate: Gate::new(), again_below, topic };
-                (data_type.name.clone(), feed)
-            })
-            .collect();
-        let kept = topics()
-            .map(|(data_type, topic)| retention::Kept {
-                topic,
-                retention: Retention {
-                    retain: Some(data_type.retain),
-                    retain_bytes: Some(data_type.retain_bytes),
-                },
-                absent: absent.iter().filter(|absent| absent.topic == data_type.name).cloned().collect(),
-            })
-            .collect();
-        Ok(Stored { data_dir, log, state, keyvalue, versions, feeds, kept })
+        let feeds: Feeds =
+            topics().map(|(data_type, topic)| data_types::feed(data_type, topic, &data_dir)).collect();
+        metrics.log.set_topics(feeds.topics());
+        let kept =
+            topics().map(|(data_type, topic)| retention::Kept::new(topic, data_type, &absent)).collect();
+        let (retained, log) = (Retained::new(kept), OpenLog::new(log));
+        Ok(Stored { data_dir, log, state, keyvalue, versions, feeds, retained })
     }
 }
 
@@ -460,25 +496,12 @@ async fn open_keyvalue(data_dir: &DataDir, config: &Config) -> Result<Option<Key
 }
 
 /// The ids of those data types that remember any.
-fn message_ids(
-    config: &Config,
-    feeds: &HashMap<String, Feed>,
-    metrics: &Metrics,
-) -> HashMap<String, Arc<Dedup>> {
-    let remembering = config.types.iter().filter(|data_type| !data_type.dedup_window.is_zero());
+fn message_ids(config: &Config, feeds: &Feeds, metrics: &Metrics) -> HashMap<String, Arc<Dedup>> {
     let dedup = |data_type: &DataType| {
-        let Feed { topic, durability, .. } = feeds.get(&data_type.name)?;
-        let label = TypeLabel { r#type: data_type.name.clone() };
-        let dedup = Dedup::new(
-            topic.clone(),
-            *durability,
-            data_type.dedup_window,
-            data_type.dedup_messages,
-            metrics.message_ids.get_or_create_owned(&label),
-        );
-        Some((data_type.name.clone(), Arc::new(dedup)))
+        let dedup = data_types::message_ids(data_type, &feeds.get(&data_type.name)?, metrics)?;
+        Some((data_type.name.clone(), dedup))
     };
-    remembering.filter_map(dedup).collect()
+    config.types.iter().filter_map(dedup).collect()
 }
 
 /// Every request passes the guard first.

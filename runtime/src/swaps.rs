@@ -13,14 +13,18 @@ use wharf_state::{Cursors, State, StateError};
 use crate::delivery::Delivery;
 use crate::frontend::pages::PageReceivers;
 use crate::telemetry::Metrics;
+pub use carry_out::{Ready, chain};
+use coming::AllComing;
 pub use receipt::{Kind, Outcome, ProbationOutcome, Receipt};
 pub use receipts::{Newest, Receipts};
-pub use versions::{KeepError, Kept, damaged};
+pub use versions::{KeepError, Kept, Version, damaged};
 
 mod carry_out;
+mod coming;
 mod probation;
 mod receipt;
 mod receipts;
+pub mod renew;
 mod settle;
 pub mod start;
 mod versions;
@@ -65,7 +69,7 @@ pub enum SwapError {
         receiver: String,
     },
     /// It was refused, which its receipt tells: the old version goes on.
-    #[error("swap the component of receiver {:?}: {}", .0.receiver, .0.reason.as_deref().unwrap_or("refused"))]
+    #[error("{} receiver {:?}: {}", .0.kind.what(), .0.receiver, .0.reason.as_deref().unwrap_or("refused"))]
     Refused(Box<Receipt>),
     /// The state database can't be read or written.
     #[error(transparent)]
@@ -100,6 +104,7 @@ pub struct Swaps {
     parts: Parts,
     receipts: Arc<Receipts>,
     receivers: Mutex<HashMap<String, Arc<Place>>>,
+    coming: AllComing,
     tasks: TaskTracker,
 }
 
@@ -107,7 +112,7 @@ pub struct Swaps {
 #[derive(Debug, Default)]
 struct Place {
     /// Held by who exchanges it: one at a time.
-    exchanging: tokio::sync::Mutex<()>,
+    exchanging: Arc<tokio::sync::Mutex<()>>,
     /// What is being done.
     stage: Mutex<Option<&'static str>>,
     /// What the last exchange left.
@@ -135,8 +140,8 @@ impl Swaps {
     /// When the receipts can't be read or written.
     pub fn new(parts: Parts) -> Result<Arc<Swaps>, StateError> {
         let receipts = Arc::new(Receipts::open(parts.state.clone(), parts.metrics.clone())?);
-        let receivers = Mutex::default();
-        Ok(Arc::new(Swaps { parts, receipts, receivers, tasks: TaskTracker::new() }))
+        let (receivers, coming) = (Mutex::default(), AllComing::default());
+        Ok(Arc::new(Swaps { parts, receipts, receivers, coming, tasks: TaskTracker::new() }))
     }
 
     /// The receipts.

@@ -157,6 +157,42 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    /// Shows no more how a receiver is doing that is not there any more. What was counted stays, and is counted on if it comes back.
+    pub fn forget_receiver(
+        &self,
+        receiver: &str,
+        states: impl IntoIterator<Item = &'static str>,
+        types: &[String],
+    ) {
+        self.forget_mapping(receiver, types);
+        for state in states {
+            let label = StateLabel { receiver: receiver.to_owned(), state };
+            self.receiver_state.remove(&label);
+        }
+        let label = ReceiverLabel::new(receiver);
+        for gauge in [
+            &self.dead_letters_kept,
+            &self.dead_letter_bytes,
+            &self.in_flight,
+            &self.parked,
+            &self.waiting_agents,
+            &self.live_browsers,
+        ] {
+            gauge.remove(&label);
+        }
+    }
+
+    /// Shows no more how far a receiver is in data types that are not mapped to it any more.
+    pub fn forget_mapping(&self, receiver: &str, types: &[String]) {
+        for data_type in types {
+            let label = ReceiverTypeLabel { receiver: receiver.to_owned(), r#type: data_type.clone() };
+            self.backlog_bytes.remove(&label);
+            self.blocks.remove(&label);
+            self.lag_messages.remove(&label);
+            self.lag_seconds.remove(&label);
+        }
+    }
+
     /// All numbers at zero.
     pub fn new() -> Metrics {
         let mut registry = Registry::default();

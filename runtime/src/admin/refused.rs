@@ -9,6 +9,7 @@ use serde::Serialize;
 use wharf_state::StateError;
 
 use crate::delivery::ControlError;
+use crate::reload::ReloadError;
 use crate::swaps::{Receipt, SwapError};
 
 /// How much of a path is quoted, in characters.
@@ -98,6 +99,23 @@ impl From<SwapError> for Refused {
                 let text = format!("{text}; the server's log says why");
                 Refused::new(StatusCode::INTERNAL_SERVER_ERROR, text)
             }
+        }
+    }
+}
+
+impl From<ReloadError> for Refused {
+    fn from(error: ReloadError) -> Refused {
+        let text = error.told();
+        match error {
+            ReloadError::Stopping => Refused::new(StatusCode::SERVICE_UNAVAILABLE, text),
+            // What was wrong is logged, as whatever comes of a reload.
+            ReloadError::Torn { .. }
+            | ReloadError::Delivery(_)
+            | ReloadError::Versions(_)
+            | ReloadError::Log(_)
+            | ReloadError::MessageIds(_)
+            | ReloadError::Task(_) => Refused::new(StatusCode::INTERNAL_SERVER_ERROR, text),
+            _ => Refused::unusable(text),
         }
     }
 }

@@ -31,7 +31,7 @@ pub fn routes() -> Routes {
 /// How it is to be done, and who wants it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct OrderQuery {
+pub(super) struct OrderQuery {
     who: String,
     #[serde(default)]
     allow_new_imports: bool,
@@ -123,10 +123,10 @@ async fn swaps(
 }
 
 impl OrderQuery {
-    fn into_order(self) -> Result<Order, Refused> {
+    pub(super) fn into_order(self) -> Result<Order, Refused> {
         let OrderQuery { who, allow_new_imports, drop_state } = self;
         if who.trim().is_empty() {
-            return Err(Refused::unusable("found nothing in `who`, expected who wants the swap"));
+            return Err(Refused::unusable("found nothing in `who`, expected who wants it"));
         }
         Ok(Order { who, allow_new_imports, drop_state })
     }

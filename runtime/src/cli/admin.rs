@@ -191,7 +191,10 @@ async fn fetch(request: Request<'_>, url: &Url) -> anyhow::Result<Vec<u8>> {
         return Ok(body);
     }
     match serde_json::from_slice::<Refused>(&body) {
-        Ok(Refused { error }) => bail!("{}", error.replace(char::is_control, "\u{fffd}")),
+        Ok(Refused { error }) => {
+            // What is wrong with a config has lines.
+            bail!("{}", error.replace(|char: char| char.is_control() && char != '\n', "\u{fffd}"))
+        }
         Err(_) => bail!("{url} answered {status}; is this the admin address of wharf?"),
     }
 }

@@ -22,11 +22,12 @@ pub struct Args {
 /// directory, which a running server may be using: a check before a restart makes the restart quick.
 pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> {
     let config = Config::load(&args.config)?;
+    components::check_paths(&config).await?;
     let host = components::host(&config, None)?;
     // What was swapped in on a server is not looked at: the files of the config are.
     let instead = BTreeMap::new();
     let loaded = tokio::select! {
-        loaded = components::load(&host, &config, &instead) => loaded?,
+        loaded = components::load(&host, &config.file, &config.receivers, &instead) => loaded?,
         () = shutdown.cancelled() => bail!("interrupted before all components were compiled"),
     };
     let mut text =

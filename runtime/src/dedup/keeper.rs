@@ -4,7 +4,7 @@
 //! id. So the offset of the oldest id that is remembered, or the end of the topic if none is, is saved now and then. It
 //! only ever spares reading: what is remembered later lies above it.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
@@ -22,7 +22,29 @@ const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 const READ_RECORDS: usize = 4096;
 const READ_BYTES: usize = 4 * 1024 * 1024;
 
-/// Reads back the ids of all topics. One that can't be read is logged: what was sent to it before may be stored twice.
+/// The topics that remember ids. Clones are the same list.
+#[derive(Clone, Debug)]
+pub struct Remembering {
+    topics: Arc<RwLock<Vec<Arc<Dedup>>>>,
+}
+
+impl Remembering {
+    /// These.
+    pub fn new(topics: Vec<Arc<Dedup>>) -> Remembering {
+        Remembering { topics: Arc::new(RwLock::new(topics)) }
+    }
+
+    /// One more.
+    pub fn add(&self, topic: Arc<Dedup>) {
+        self.topics.write().unwrap_or_else(PoisonError::into_inner).push(topic);
+    }
+
+    fn all(&self) -> Vec<Arc<Dedup>> {
+        self.topics.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Reads back the ids of these topics. One that can't be read is logged: what was sent to it before may be stored twice.
 ///
 /// # Errors
 ///
@@ -59,10 +81,11 @@ pub async fn restore(topics: &[Arc<Dedup>], state: &State) -> Result<(), StateEr
 }
 
 /// Saves from where on ids are to be read back, forgets what is out of the window and counts the rest, until `stop`.
-pub async fn keep(topics: Vec<Arc<Dedup>>, state: State, stop: CancellationToken) {
+pub async fn keep(remembering: Remembering, state: State, stop: CancellationToken) {
     let mut saved: Vec<(String, u64)> = Vec::new();
     let mut failing = false;
     while tokio::time::timeout(SAVE_INTERVAL, stop.cancelled()).await.is_err() {
+        let topics = remembering.all();
         let from: Vec<(String, u64)> =
             topics.iter().map(|dedup| (dedup.topic.name().to_owned(), dedup.settled_from())).collect();
         if from == saved {

@@ -155,7 +155,12 @@ impl Controls {
         receivers.insert(receiver.to_owned(), steered);
     }
 
-    /// Puts another version in the place of a receiver, made to be paused or not. Nobody pauses or resumes it meanwhile.
+    /// Takes a receiver out. Whether it is paused is remembered: it may come back.
+    pub fn remove(&self, receiver: &str) {
+        self.receivers.write().unwrap_or_else(PoisonError::into_inner).remove(receiver);
+    }
+
+    /// Puts a receiver, or another version in the place of one, made to be paused or not. Nobody pauses or resumes it meanwhile.
     pub fn replace<T>(&self, receiver: &str, make: impl FnOnce(bool) -> (Arc<Steered>, T)) -> T {
         let paused = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
         let (steered, made) = make(paused.contains(receiver));

@@ -10,7 +10,7 @@ use wharf_host::{Fault, Instance, Receiver, SavedState};
 use wharf_log::{Lane, Topic};
 use wharf_state::StateError;
 
-use super::feeding::Successor;
+use super::feeding::Inherited;
 use super::halt::{HaltError, Halted, Patience};
 use super::progress::Progress;
 use super::window::{LaneCount, Window};
@@ -89,14 +89,14 @@ pub enum ExchangeError {
     Halt(#[from] HaltError),
     /// A call of it does not end, and ending it would lose what it knows.
     #[error(
-        "hand over its state: an instance was in a call for longer than swap-timeout ({waited:?}); to end the call and lose that state, swap with --drop-state"
+        "hand over its state: an instance was in a call for longer than swap-timeout ({waited:?}); to end the call and lose that state, say --drop-state"
     )]
     Stuck {
         /// How long it was waited for.
         waited: Duration,
     },
     /// What it knows can't be handed over.
-    #[error("hand over its state: {why}; to begin without it, swap with --drop-state")]
+    #[error("hand over its state: {why}; to begin without it, say --drop-state")]
     NoSnapshot {
         /// Why.
         why: String,
@@ -181,6 +181,8 @@ impl Delivery {
         let windows: Vec<_> = old
             .mapped
             .iter()
+            // What becomes of the messages of a data type that leaves is not this exchange's doing.
+            .filter(|(_, progress)| new.mapped.iter().any(|(_, stays)| Arc::ptr_eq(stays, progress)))
             .map(|(feed, progress)| {
                 let window = progress.open_window(old.version, &feed.topic);
                 (feed.topic.clone(), progress.clone(), window)
@@ -213,9 +215,8 @@ impl Delivery {
         let HandedOver { settings, receiver, instances, mapped, handover, snapshots, old_instances } = handed;
         let name = settings.name.clone();
         let prepared = self.controls.replace(&name, |paused| {
-            let successor = Successor { before: old, instances };
-            let prepared =
-                Feeding::prepare((settings, receiver), mapped, paused, Some(successor), &self.means);
+            let inherited = Inherited { before: Some(old), instances };
+            let prepared = Feeding::prepare((settings, receiver), mapped, paused, inherited, &self.means);
             (prepared.feeding().steered.clone(), prepared)
         });
         let arrivals = halted.arrivals();
@@ -228,6 +229,7 @@ impl Delivery {
             .collect();
         // The old workers end where they are; nobody gives them another turn.
         old.end();
+        self.remember(old);
         let feeding = prepared.start(&self.means);
         let pauses = arrivals.into_iter().map(|arrived| arrived.elapsed()).collect();
         {
@@ -391,7 +393,7 @@ async fn restore(instance: &mut Instance, snapshot: &SavedState) -> Result<(), E
 }
 
 /// Lets instances that nobody needs any more end in an orderly way.
-async fn terminate(instances: Vec<Instance>, receiver: &Receiver) {
+pub(super) async fn terminate(instances: Vec<Instance>, receiver: &Receiver) {
     for instance in instances {
         if let Err(fault) = instance.terminate().await {
             tracing::warn!(receiver.name = receiver.name(), %fault, "a receiver's terminate failed");

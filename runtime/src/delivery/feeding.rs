@@ -5,6 +5,7 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::FutureExt;
 use tokio::runtime::Handle;
@@ -30,7 +31,7 @@ use crate::telemetry::Metrics;
 
 /// A receiver that is being fed.
 pub struct Feeding {
-    /// Which one of this receiver it is: each has a higher number than the one before it.
+    /// Which one of all receivers it is: each has a higher number than those before it.
     pub version: u64,
     /// Its settings.
     pub settings: config::Receiver,
@@ -63,16 +64,19 @@ pub struct Means {
     pub keyvalue: Option<KeyValue>,
     /// The numbers.
     pub metrics: Arc<Metrics>,
+    /// The number of the next version of any receiver.
+    pub versions: Arc<AtomicU64>,
     /// Where guests run.
     pub guests: Handle,
     /// Cancelled when the server stops.
     pub stop: CancellationToken,
 }
 
-/// What one that follows another takes over from it.
-pub struct Successor<'a> {
-    /// The one before, whose numbers go on.
-    pub before: &'a Feeding,
+/// What one begins with.
+#[derive(Default)]
+pub struct Inherited<'a> {
+    /// The one before it, whose numbers go on.
+    pub before: Option<&'a Feeding>,
     /// The instances that are there already, by worker.
     pub instances: Vec<Instance>,
 }
@@ -83,15 +87,11 @@ impl Feeding {
         (settings, receiver): (config::Receiver, Receiver),
         mapped: Mapped,
         paused: bool,
-        successor: Option<Successor>,
+        Inherited { before, instances }: Inherited,
         means: &Means,
     ) -> Prepared {
-        let (before, instances) = match successor {
-            Some(Successor { before, instances }) => (Some(before), instances),
-            None => (None, Vec::new()),
-        };
         let mut instances = instances.into_iter();
-        let version = before.map_or(1, |before| before.version.saturating_add(1));
+        let version = means.versions.fetch_add(1, Ordering::Relaxed);
         let stop = means.stop.child_token();
         let topics: Vec<(Topic, Arc<Progress>)> =
             mapped.iter().map(|(feed, progress)| (feed.topic.clone(), progress.clone())).collect();

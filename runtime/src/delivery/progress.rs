@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use wharf_log::{Durability, Lane, LaneSet, Topic};
@@ -17,10 +17,12 @@ use super::{DeliveryError, Feed};
 use crate::config::{self, Start};
 
 mod keeper;
+mod places;
 #[cfg(test)]
 mod tests;
 
 pub use keeper::{Keeper, Keeping};
+pub use places::Places;
 
 /// The cursors of one receiver in one topic, shared by the receiver's instances and the keeper.
 #[derive(Debug)]
@@ -28,7 +30,7 @@ pub struct Progress {
     receiver: String,
     topic: String,
     /// Whether the receiver keeps values, which must be as durable as the cursors that say what they came of.
-    keeps_values: bool,
+    keeps_values: AtomicBool,
     /// Cursors of a `memory` topic are as volatile as what they point at.
     volatile: bool,
     /// Messages that may have been delivered before.
@@ -129,7 +131,7 @@ impl Progress {
         Ok(Progress {
             receiver: receiver.to_owned(),
             topic: topic.to_owned(),
-            keeps_values: settings.keyvalue,
+            keeps_values: AtomicBool::new(settings.keyvalue),
             volatile,
             saved_lowest: AtomicU64::new(cursors.min_next()),
             repeated: Repeated {
@@ -248,7 +250,7 @@ impl Progress {
         persist: Persist,
     ) -> Result<(), StateError> {
         let Changed { cursors: changed, lowest } = self.take_changed();
-        let synced = match keyvalue.filter(|keyvalue| self.keeps_values && keyvalue.is_dirty()) {
+        let synced = match keyvalue.filter(|keyvalue| self.keeps_values() && keyvalue.is_dirty()) {
             Some(keyvalue) => keyvalue.sync(),
             None => Ok(()),
         };
@@ -284,7 +286,12 @@ impl Progress {
 
     /// Whether the receiver keeps values, which must be durable before cursors are written that stand for them.
     pub fn keeps_values(&self) -> bool {
-        self.keeps_values
+        self.keeps_values.load(Ordering::Relaxed)
+    }
+
+    /// The receiver may keep values from now on. What it kept stays its own, so that this is never taken back.
+    pub fn begins_to_keep_values(&self) {
+        self.keeps_values.store(true, Ordering::Relaxed);
     }
 
     /// A copy of the cursors as they are now.

@@ -163,7 +163,9 @@ impl Status {
                 .display()
                 .to_string(),
             digest: digest.to_owned(),
-            since: unix_milliseconds(),
+            since: before
+                .filter(|before| before.digest == digest)
+                .map_or_else(unix_milliseconds, |before| before.since),
             types: settings.types.clone(),
             instances: settings.instances,
             handled: metrics.handled.get_or_create_owned(&label),

@@ -94,6 +94,11 @@ impl PageReceivers {
         self.pages.write().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), page);
     }
 
+    /// Takes a receiver out.
+    pub fn remove(&self, name: &str) {
+        self.pages.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
     /// The one of that name.
     pub fn get(&self, name: &str) -> Option<Page> {
         self.pages.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()

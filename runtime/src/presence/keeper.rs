@@ -51,7 +51,7 @@ impl Presence {
     ///
     /// When the state database can't be read or written. A topic that can't be read is logged; what it would have said is missing.
     pub async fn restore(&self, state: State) -> Result<(), StateError> {
-        let kept = self.topics.iter().filter(|told| told.durability != Durability::Memory);
+        let kept = self.told().filter(|told| told.durability != Durability::Memory);
         let kept: HashSet<String> = kept.map(|told| told.topic.name().to_owned()).collect();
         let known = tokio::task::spawn_blocking(move || {
             let known = state.agents()?;
@@ -82,7 +82,7 @@ impl Presence {
         }
         // An agent that was active in one topic may have been so after it was inactive in another.
         let mut last: HashMap<AgentId, bool> = HashMap::new();
-        for (topic, told) in self.topics.iter().enumerate() {
+        for (topic, told) in self.told().enumerate() {
             let below = reflected.get(told.topic.name()).copied();
             let from = below.unwrap_or(0);
             let mut here = HashMap::new();
@@ -106,10 +106,22 @@ impl Presence {
         Ok(())
     }
 
+    /// Takes up what a topic says that comes while agents are there. Those that are known are as they are; others were last seen
+    /// before this run, so that they are inactive. Where the topic says otherwise, it is told.
+    pub(super) async fn take_up(&self, index: TopicIndex, told: &Told) {
+        if let Err(error) = self.replay(index, told, 0, &mut HashMap::new()).await {
+            let error: &dyn std::error::Error = &error;
+            tracing::error!(
+                log.topic = told.topic.name(),
+                error,
+                "failed to read which agents were active last"
+            );
+        }
+    }
+
     /// A topic that an agent has used, if it is still there, with what it was told.
     fn restored(&self, used: UsedTopic, reflected: &HashMap<String, u64>) -> Option<Known> {
-        let (topic, told) =
-            self.topics.iter().enumerate().find(|(_, told)| told.topic.name() == used.name)?;
+        let (topic, told) = self.told().enumerate().find(|(_, told)| told.topic.name() == used.name)?;
         let known = match told.durability {
             // Whatever was told is gone, and receivers begin anew.
             Durability::Memory => Some(false),
@@ -234,7 +246,7 @@ impl Saver {
 
     async fn save(&mut self) {
         // In this order, see above.
-        let kept = self.presence.topics.iter().filter(|told| told.durability != Durability::Memory);
+        let kept = self.presence.told().filter(|told| told.durability != Durability::Memory);
         let ends: Vec<(String, u64)> =
             kept.map(|told| (told.topic.name().to_owned(), told.topic.end())).collect();
         let unsaved: Vec<Snapshot> =

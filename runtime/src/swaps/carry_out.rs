@@ -13,6 +13,7 @@ use wharf_host::{ComponentFile, Grant, Import, Receiver, SavedState, Standing};
 use wharf_log::{Lane, LaneSet};
 use wharf_state::StateError;
 
+use super::coming::Coming;
 use super::receipt::{Kind, MissingReport, Outcome, ProbationOutcome, ProbationReport, Receipt, StateReport};
 use super::{Last, Order, Place, SwapError, Swaps, versions};
 use crate::components;
@@ -36,8 +37,32 @@ pub(super) struct Task {
     pub reason: Option<String>,
     /// Whether the new version is to prove itself.
     pub on_probation: bool,
-    /// The digest of the file of the config, if it is that which comes.
+    /// The digest of the file of the config, if that is to be remembered.
     pub file: Option<String>,
+    /// Other settings, if they change.
+    pub settings: Option<config::Receiver>,
+    /// What is to be written down as the version, if it is known already.
+    pub version: Option<Version>,
+}
+
+impl Task {
+    /// Another component under the same settings.
+    pub fn new(kind: Kind, order: Order) -> Task {
+        Task { kind, order, reason: None, on_probation: false, file: None, settings: None, version: None }
+    }
+}
+
+/// A receiver whose new version is ready to take over.
+pub struct Ready {
+    /// What it is now.
+    pub old: Arc<Feeding>,
+    /// What is to come. Its instances are made.
+    pub replacement: Replacement,
+    place: Arc<Place>,
+    draft: Receipt,
+    digest: String,
+    task: Task,
+    _coming: Coming,
 }
 
 /// A step failed: nothing has changed.
@@ -55,7 +80,7 @@ impl Swaps {
         bytes: Vec<u8>,
         order: Order,
     ) -> Result<Receipt, SwapError> {
-        let task = Task { kind: Kind::Swap, order, reason: None, on_probation: true, file: None };
+        let task = Task { on_probation: true, ..Task::new(Kind::Swap, order) };
         self.swap_to(receiver, bytes, task).await
     }
 
@@ -71,28 +96,26 @@ impl Swaps {
         let old = self.parts.delivery.receiver(receiver).unwrap_or(old);
         let _stage = Stage::of(&place, "checking");
         let draft = self.draft(&old, &task);
-        let (kept, running) = (self.parts.kept.clone(), old.receiver.digest().to_owned());
         // The digest of a large component takes tens of milliseconds, in which this thread would serve nobody.
-        let keeping = move || {
-            let file = ComponentFile::of(Path::new(SENT), bytes).map_err(|error| failed_to(&error))?;
-            if file.digest != running {
-                kept.keep(&file.digest, &file.bytes).map_err(|error| failed_to(&error))?;
+        let reading = move || ComponentFile::of(Path::new(SENT), bytes).map_err(|error| failed_to(&error));
+        let coming = match tokio::task::spawn_blocking(reading).await? {
+            Ok(file) if file.digest == old.receiver.digest() => {
+                if let Some(file) = task.file {
+                    let (state, receiver) = (self.parts.state.clone(), receiver.to_owned());
+                    let writing = move || Version::set_file(&receiver, file, &state);
+                    tokio::task::spawn_blocking(writing).await??;
+                }
+                return Err(SwapError::Unchanged { receiver: receiver.to_owned(), digest: file.digest });
             }
-            Ok::<_, String>(file.digest)
+            Ok(file) => self.keep(file).await?,
+            Err(reason) => Err(reason),
         };
-        let digest = match tokio::task::spawn_blocking(keeping).await? {
-            Ok(digest) => digest,
+        let coming = match coming {
+            Ok(coming) => coming,
             Err(reason) => return Err(self.refuse(draft, reason).await),
         };
-        if digest == old.receiver.digest() {
-            if let Some(file) = task.file {
-                let (state, receiver) = (self.parts.state.clone(), receiver.to_owned());
-                let writing = move || Version::set_file(&receiver, file, &state);
-                tokio::task::spawn_blocking(writing).await??;
-            }
-            return Err(SwapError::Unchanged { receiver: receiver.to_owned(), digest });
-        }
-        self.exchange(&old, &place, draft, &digest, task).await
+        let ready = self.prepare(&old, &place, draft, coming, task).await?;
+        self.switch(ready).await
     }
 
     /// Brings back the component before the one that runs.
@@ -101,8 +124,7 @@ impl Swaps {
     ///
     /// See [`SwapError`]: the version goes on that runs.
     pub async fn roll_back(self: &Arc<Self>, receiver: &str, order: Order) -> Result<Receipt, SwapError> {
-        let task = Task { kind: Kind::Rollback, order, reason: None, on_probation: false, file: None };
-        self.roll_back_from(receiver, None, task).await
+        self.roll_back_from(receiver, None, Task::new(Kind::Rollback, order)).await
     }
 
     /// `from`: only if this version runs.
@@ -128,10 +150,26 @@ impl Swaps {
         }
         let _stage = Stage::of(&place, "checking");
         let draft = self.draft(&old, &task);
-        self.exchange(&old, &place, draft, &previous, task).await
+        let ready = self.prepare(&old, &place, draft, self.coming(previous), task).await?;
+        self.switch(ready).await
     }
 
-    fn find(&self, receiver: &str) -> Result<Arc<Feeding>, SwapError> {
+    /// Keeps a component that is to run, durably; if it can't, it says why.
+    pub(super) async fn keep(&self, file: ComponentFile) -> Result<Result<Coming, String>, SwapError> {
+        let (kept, coming) = (self.parts.kept.clone(), self.coming.clone());
+        let keeping = move || {
+            let coming = Coming::new(&coming, file.digest.clone());
+            kept.keep(&file.digest, &file.bytes).map(|_| coming).map_err(|error| failed_to(&error))
+        };
+        Ok(tokio::task::spawn_blocking(keeping).await?)
+    }
+
+    /// A kept component is to run.
+    pub(super) fn coming(&self, digest: String) -> Coming {
+        Coming::new(&self.coming, digest)
+    }
+
+    pub(super) fn find(&self, receiver: &str) -> Result<Arc<Feeding>, SwapError> {
         self.parts.delivery.receiver(receiver).ok_or_else(|| {
             let receivers = self.parts.delivery.receivers();
             let names: Vec<_> = receivers.iter().map(|feeding| feeding.settings.name.as_str()).collect();
@@ -142,24 +180,33 @@ impl Swaps {
         })
     }
 
-    /// The exchange itself, to the kept component of this digest.
-    async fn exchange(
-        self: &Arc<Self>,
+    /// Makes the version ready that is to come, with the kept component that is coming.
+    pub(super) async fn prepare(
+        &self,
         old: &Arc<Feeding>,
         place: &Arc<Place>,
         mut draft: Receipt,
-        digest: &str,
+        coming: Coming,
         task: Task,
-    ) -> Result<Receipt, SwapError> {
-        draft.new = Some(digest.to_owned());
-        let prepared = self.prepare(old, place, &mut draft, digest, &task).await;
-        let replacement = match prepared {
-            Ok(replacement) => replacement,
-            Err(Refusal(reason)) => return Err(self.refuse(draft, reason).await),
-        };
+    ) -> Result<Ready, SwapError> {
+        let digest = coming.digest.clone();
+        draft.new = Some(digest.clone());
+        match self.load(old, place, &mut draft, &digest, &task).await {
+            Ok(replacement) => {
+                let (old, place) = (old.clone(), place.clone());
+                Ok(Ready { old, replacement, place, draft, digest, task, _coming: coming })
+            }
+            Err(Refusal(reason)) => Err(self.refuse(draft, reason).await),
+        }
+    }
+
+    /// The exchange itself.
+    pub(super) async fn switch(self: &Arc<Self>, ready: Ready) -> Result<Receipt, SwapError> {
+        let Ready { old, replacement, place, mut draft, digest, task, _coming } = ready;
+        let (old, place, digest) = (&old, &place, digest.as_str());
         let before = old.status.recent();
         let (receiver, page) = (replacement.receiver.clone(), page_of(&replacement));
-        let fallback = self.fallback(old, place, task.kind);
+        let fallback = fallback(old, place, task.kind);
         let since_last = place.last().as_ref().map(|last| last.cursors.clone()).unwrap_or_default();
         let terms = Terms {
             patience: old.settings.swap_timeout,
@@ -208,7 +255,7 @@ impl Swaps {
             self.parts.metrics.swaps.paused(&draft.receiver, pause.as_secs_f64());
         }
         self.show(&receiver, page);
-        let probation = self.begin_last(place, &feeding, snapshots, now);
+        let probation = self.begin_last(place, old, &feeding, snapshots, now);
         let receipt = self.settle_soon(draft, windows).await;
         if receipt.probation.is_some() {
             self.prove(feeding, before, receipt.id, probation);
@@ -220,7 +267,7 @@ impl Swaps {
     }
 
     /// Loads the component and makes its instances, beside those that work.
-    async fn prepare(
+    async fn load(
         &self,
         old: &Arc<Feeding>,
         place: &Place,
@@ -230,7 +277,8 @@ impl Swaps {
     ) -> Result<Replacement, Refusal> {
         let _stage = Stage::of(place, "compiling");
         let began = Instant::now();
-        let options = components::options(&old.settings, &self.parts.kept.path(digest));
+        let settings = task.settings.as_ref().unwrap_or(&old.settings);
+        let options = components::options(settings, &self.parts.kept.path(digest));
         let loaded = self.parts.host.load_beside(options, &old.receiver).await;
         let receiver = loaded.map_err(|error| Refusal(failed_to(&error)))?;
         if receiver.digest() != digest {
@@ -240,12 +288,12 @@ impl Swaps {
         let (gained, lost) = differences(old.receiver.imports(), receiver.imports());
         draft.imports_gained = gained.iter().map(|import| import.name.clone()).collect();
         draft.imports_lost = lost.iter().map(|import| import.name.clone()).collect();
-        let powers: Vec<_> = gained.iter().filter(|import| gives_power(import, &old.settings)).collect();
+        let powers: Vec<_> = gained.iter().filter(|import| gives_power(import, settings)).collect();
         // The component before was let in once.
         if !powers.is_empty() && !task.order.allow_new_imports && task.kind != Kind::Rollback {
             let names: Vec<_> = powers.iter().map(|import| import.name.as_str()).collect();
             return Err(Refusal(format!(
-                "the new component imports what the old one does not: {}; if it is to have that, swap with --allow-new-imports",
+                "the new component imports what the old one does not: {}; if it is to have that, say --allow-new-imports",
                 names.join(", ")
             )));
         }
@@ -253,7 +301,7 @@ impl Swaps {
             tracing::warn!(receiver.name = receiver.name(), warning, "a receiver's config can be improved");
         }
         let _stage = Stage::of(place, "starting");
-        let settings = old.settings.clone();
+        let settings = settings.clone();
         let made = self.parts.delivery.instantiate(&receiver, settings.instances).await;
         let instances = made
             .map_err(|error| Refusal(format!("failed to start the new version: {error}")))?
@@ -270,46 +318,67 @@ impl Swaps {
     ) -> impl FnOnce(&wharf_state::State) -> Result<Version, StateError> + Send + use<> {
         let (receiver, old, digest) =
             (old.settings.name.clone(), old.receiver.digest().to_owned(), digest.to_owned());
-        let file = task.file.clone();
+        let (file, known) = (task.file.clone(), task.version.clone());
         move |state| {
+            if let Some(known) = known {
+                return Ok(known);
+            }
             let before = Version::of(&receiver, state)?;
-            let file = file.or(before.map(|before| before.file)).unwrap_or_else(|| old.clone());
-            Ok(Version { running: digest, file, previous: Some(old), since: unix_milliseconds() })
+            let file = file.or(before.as_ref().map(|before| before.file.clone()));
+            let file = file.unwrap_or_else(|| old.clone());
+            let (previous, since) = match before {
+                // The component stays, so that the one before it stays the one before it.
+                Some(before) if old == digest => (before.previous, before.since),
+                _ if old == digest => (None, unix_milliseconds()),
+                _ => (Some(old), unix_milliseconds()),
+            };
+            Ok(Version { running: digest, file, previous, since })
         }
-    }
-
-    /// What the version before the one that runs knew when it went: what a rollback gives it back if there is nothing newer.
-    fn fallback(&self, old: &Feeding, place: &Place, kind: Kind) -> Vec<Option<SavedState>> {
-        let last = place.last();
-        let last = last.as_ref().filter(|last| kind == Kind::Rollback && last.version == old.version);
-        last.map(|last| last.snapshots.clone()).unwrap_or_default()
     }
 
     /// Remembers what the next exchange may need, and ends the probation before. Gives what ends the one that begins.
     fn begin_last(
         &self,
         place: &Place,
+        old: &Feeding,
         feeding: &Feeding,
         snapshots: Vec<Option<SavedState>>,
         cursors: Vec<(String, wharf_state::Cursors)>,
     ) -> CancellationToken {
         let probation = self.parts.stop.child_token();
-        let last = Last { version: feeding.version, snapshots, cursors, probation: probation.clone() };
-        if let Some(before) = place.last().replace(last) {
+        let mut last = place.last();
+        let before = last.take();
+        if let Some(before) = &before {
             before.probation.cancel();
         }
+        // Under other settings it is still the component that a rollback leaves.
+        let is_same_component = old.receiver.digest() == feeding.receiver.digest();
+        let (snapshots, cursors) = match before {
+            Some(before) if is_same_component && before.version == old.version => {
+                (before.snapshots, before.cursors)
+            }
+            _ if is_same_component => (Vec::new(), cursors),
+            _ => (snapshots, cursors),
+        };
+        *last = Some(Last { version: feeding.version, snapshots, cursors, probation: probation.clone() });
         probation
     }
 
     /// Lets browsers and numbers see the new version.
-    fn show(&self, receiver: &Receiver, page: Page) {
+    pub(super) fn show(&self, receiver: &Receiver, page: Page) {
         self.parts.pages.put(receiver.name(), page);
+        self.show_numbers();
+    }
+
+    /// Lets numbers be those of the receivers that there are.
+    pub(super) fn show_numbers(&self) {
         let receivers = self.parts.delivery.receivers();
         self.parts.metrics.guests.set(receivers.iter().map(|feeding| feeding.receiver.clone()).collect());
     }
 
     pub(super) fn draft(&self, old: &Feeding, task: &Task) -> Receipt {
-        let is_proving = task.on_probation && !old.settings.probation.is_zero();
+        let settings = task.settings.as_ref().unwrap_or(&old.settings);
+        let is_proving = task.on_probation && !settings.probation.is_zero();
         Receipt {
             reason: task.reason.clone(),
             probation: is_proving
@@ -349,26 +418,44 @@ impl Swaps {
     }
 
     /// Removes the kept components that nobody needs any more.
-    fn forget_components(&self) {
-        let (state, kept) = (self.parts.state.clone(), self.parts.kept.clone());
-        self.tasks.spawn_blocking(move || match versions::needed(&state) {
-            Ok(needed) => kept.keep_only(&needed),
-            Err(error) => {
-                let error: &dyn Error = &error;
-                tracing::warn!(error, "failed to see which components are still needed");
+    pub(super) fn forget_components(&self) {
+        let (state, kept, coming) = (self.parts.state.clone(), self.parts.kept.clone(), self.coming.clone());
+        self.tasks.spawn_blocking(move || {
+            // While it is locked, none begins to come. One that has come is written down before it is not listed any more.
+            let coming = Coming::lock(&coming);
+            match versions::needed(&state) {
+                Ok(mut needed) => {
+                    needed.extend(coming.iter().cloned());
+                    kept.keep_only(&needed);
+                }
+                Err(error) => {
+                    let error: &dyn Error = &error;
+                    tracing::warn!(error, "failed to see which components are still needed");
+                }
             }
         });
     }
 }
 
+/// What the version before the one that runs knew when it went: what a rollback gives it back if there is nothing newer. By worker,
+/// so that it is of no use under another number of them.
+fn fallback(old: &Feeding, place: &Place, kind: Kind) -> Vec<Option<SavedState>> {
+    let last = place.last();
+    let last = last.as_ref().filter(|last| {
+        let is_of_same_workers = last.snapshots.len() == old.settings.instances;
+        kind == Kind::Rollback && last.version == old.version && is_of_same_workers
+    });
+    last.map(|last| last.snapshots.clone()).unwrap_or_default()
+}
+
 /// What is being done with a receiver, as long as this is there.
-struct Stage<'a> {
+pub(super) struct Stage<'a> {
     place: &'a Place,
     before: Option<&'static str>,
 }
 
 impl Stage<'_> {
-    fn of<'a>(place: &'a Place, stage: &'static str) -> Stage<'a> {
+    pub(super) fn of<'a>(place: &'a Place, stage: &'static str) -> Stage<'a> {
         let mut current = place.stage.lock().unwrap_or_else(PoisonError::into_inner);
         Stage { place, before: current.replace(stage) }
     }
@@ -437,7 +524,7 @@ fn end_of(cursor: &wharf_state::Cursor) -> u64 {
     cursor.runs().last().map_or(cursor.next(), |run| run.end)
 }
 
-fn milliseconds(duration: Duration) -> f64 {
+pub(super) fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
 
@@ -447,7 +534,7 @@ pub(super) fn failed_to(error: &dyn Error) -> String {
 }
 
 /// An error with what led to it, on one line.
-pub(super) fn chain(error: &dyn Error) -> String {
+pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -90,13 +90,7 @@ impl Swaps {
         );
         // Whatever became of its state: a version that fails may not stay because it can give none.
         let order = Order { who: "probation".to_owned(), allow_new_imports: true, drop_state: true };
-        let task = Task {
-            kind: Kind::Rollback,
-            order,
-            reason: Some(worse.clone()),
-            on_probation: false,
-            file: None,
-        };
+        let task = Task { reason: Some(worse.clone()), ..Task::new(Kind::Rollback, order) };
         match self.roll_back_from(receiver, Some(feeding.version), task).await {
             Ok(_) => {
                 if feeding.settings.probation_redrive {

@@ -76,6 +76,17 @@ pub enum Kind {
     Reload,
 }
 
+impl Kind {
+    /// In words that come before whose component it is.
+    pub fn what(self) -> &'static str {
+        match self {
+            Kind::Swap => "swap the component of",
+            Kind::Rollback => "roll back",
+            Kind::Reload => "change",
+        }
+    }
+}
+
 /// What came of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -10,11 +10,35 @@ use wharf_state::{State, StateError};
 
 use super::receipt::{Kind, Outcome, Receipt};
 use super::versions::{KeepError, Kept, Version, needed};
-use crate::config::Config;
+use crate::config;
 use crate::unix_time::unix_milliseconds;
 
-/// Who is said to have done what follows from a changed file.
-const WHO: &str = "server start";
+/// When a receiver begins.
+#[derive(Clone, Copy, Debug)]
+pub enum Occasion {
+    /// The server is started.
+    Start,
+    /// The receiver is new in a config that was reloaded.
+    Reload,
+}
+
+impl Occasion {
+    /// Who is said to have done what follows from a changed file.
+    fn who(self) -> &'static str {
+        match self {
+            Occasion::Start => "server start",
+            Occasion::Reload => "reload",
+        }
+    }
+
+    /// Why that follows.
+    fn why(self) -> &'static str {
+        match self {
+            Occasion::Start => "the file of the config changed while the server did not run",
+            Occasion::Reload => "the file of the config changed while the receiver was not in it",
+        }
+    }
+}
 
 /// Why it is not known.
 #[derive(Debug, Error)]
@@ -33,6 +57,7 @@ pub struct Beginning {
     pub instead: BTreeMap<String, PathBuf>,
     changes: Vec<Change>,
     kept: Kept,
+    occasion: Occasion,
 }
 
 /// What is to be written down of a receiver once its component is loaded.
@@ -44,15 +69,21 @@ struct Change {
     instead_of: Option<(String, &'static str)>,
 }
 
-/// Looks at the files of the config and at what was swapped in. A file that can't be read is left to who loads it.
+/// Looks at the files of receivers and at what was swapped in. A file that can't be read is left to who loads it.
 ///
 /// # Errors
 ///
 /// See [`StartError`].
-pub async fn look(config: &Config, state: &State, kept: Kept) -> Result<Beginning, StartError> {
-    let mut beginning = Beginning { instead: BTreeMap::new(), changes: Vec::new(), kept };
-    for settings in &config.receivers {
-        let Ok(file) = ComponentFile::read(&settings.component, config.host.max_component).await else {
+pub async fn look(
+    receivers: &[config::Receiver],
+    max_component_bytes: u64,
+    state: &State,
+    kept: Kept,
+    occasion: Occasion,
+) -> Result<Beginning, StartError> {
+    let mut beginning = Beginning { instead: BTreeMap::new(), changes: Vec::new(), kept, occasion };
+    for settings in receivers {
+        let Ok(file) = ComponentFile::read(&settings.component, max_component_bytes).await else {
             continue;
         };
         let (state, receiver) = (state.clone(), settings.name.clone());
@@ -61,7 +92,7 @@ pub async fn look(config: &Config, state: &State, kept: Kept) -> Result<Beginnin
             Ok(known) => known?,
             Err(_) => None,
         };
-        beginning.decide(receiver, file, known, config.host.max_component).await;
+        beginning.decide(receiver, file, known, max_component_bytes).await;
     }
     Ok(beginning)
 }
@@ -97,20 +128,25 @@ impl Beginning {
                 (Some(Version { file: file.digest.clone(), ..known }), None)
             }
             Some(known) => {
-                let why = "the file of the config changed while the server did not run";
-                (Some(version(Some(known.running.clone()))), Some((known.running, why)))
+                (Some(version(Some(known.running.clone()))), Some((known.running, self.occasion.why())))
             }
         };
         self.changes.push(Change { receiver, file, version, instead_of });
     }
 
-    /// Writes it down, once every component is loaded, and gives the components that are kept. Blocks on the disk.
+    /// Writes it down, once every component is loaded, each receipt by `add`, and gives the components that are kept: those that are needed, and these
+    /// `coming` ones. Blocks on the disk.
     ///
     /// # Errors
     ///
     /// See [`StartError`].
-    pub fn write_down(self, state: &State) -> Result<Kept, StartError> {
-        let Beginning { changes, kept, .. } = self;
+    pub fn write_down(
+        self,
+        state: &State,
+        add: impl Fn(&Receipt, &Version) -> Result<(), StateError>,
+        coming: &[String],
+    ) -> Result<Kept, StartError> {
+        let Beginning { changes, kept, occasion, .. } = self;
         for Change { receiver, file, version, instead_of } in changes {
             kept.keep(&file.digest, &file.bytes)?;
             let Some(version) = version else { continue };
@@ -130,11 +166,13 @@ impl Beginning {
                 reason: Some(why.to_owned()),
                 settled_at: Some(unix_milliseconds()),
                 new: Some(file.digest.clone()),
-                ..Receipt::new(&receiver, Kind::Swap, WHO, &old)
+                ..Receipt::new(&receiver, Kind::Swap, occasion.who(), &old)
             };
-            state.add_receipt(&receiver, &receipt.encode(), Some(&version.encode()))?;
+            add(&receipt, &version)?;
         }
-        kept.keep_only(&needed(state)?);
+        let mut needed = needed(state)?;
+        needed.extend(coming.iter().cloned());
+        kept.keep_only(&needed);
         Ok(kept)
     }
 }

@@ -72,11 +72,9 @@ impl Swaps {
         let (receiver, path) = (feeding.settings.name.as_str(), &feeding.settings.component);
         let order = Order { who: "watch".to_owned(), allow_new_imports: false, drop_state: false };
         let mut task = Task {
-            kind: Kind::Swap,
-            order,
             reason: Some("its file changed".to_owned()),
             on_probation: true,
-            file: None,
+            ..Task::new(Kind::Swap, order)
         };
         let swapped = match ComponentFile::read(path, self.parts.max_component_bytes).await {
             // It is what runs, or what a swap has superseded.

@@ -29,6 +29,7 @@ mod poison;
 mod presence;
 mod quarantine;
 mod receivers;
+mod reload;
 mod retention;
 mod seek;
 mod shutdown;

@@ -12,13 +12,14 @@ const DOCUMENT: &str = "/admin/v1/openapi.json";
 
 /// What can't be had of a server that works: its failures, what it says while it starts or stops, two backups at a time, a
 /// dead letter that is damaged, and what another test waits for.
-const NOT_ASKED_FOR: [&str; 6] = [
+const NOT_ASKED_FOR: [&str; 7] = [
     "GET /readyz 503",
     "POST /admin/v1/backup 409",
     "DELETE /admin/v1/backup 409",
     "GET /admin/v1/receivers/{receiver}/dead-letters/{id} 409",
     "POST /admin/v1/receivers/{receiver}/seek 408",
     "PUT /admin/v1/receivers/{receiver}/component 408",
+    "POST /admin/v1/reload 503",
 ];
 
 /// Asks for operations, and compares the answers with the document.
@@ -173,7 +174,8 @@ async fn every_operation_answers_as_it_is_described() {
         .receiver("other", &files::guest("quiet"), &["metrics"])
         .set("host.max-component", "1MiB")
         .set("presence.timeout", "1h");
-    let server = Site::new(config).start().await;
+    let mut site = Site::new(config);
+    let server = site.start().await;
     let mut agent = Agent::connect(server.agents).await;
     let bodies = vec![json!({ "do": "reject" }); 3]
         .into_iter()
@@ -271,6 +273,12 @@ async fn every_operation_answers_as_it_is_described() {
         ("?who=me", "puppet", 200),
     ] {
         reader.ask(post.clone(), &format!("{rollback}{query}"), &[receiver], status).await;
+    }
+    site.set("receivers.other.deadline", "4s");
+    site.change(|config| config.receiver("new", &files::guest("quiet"), &["more"]).data_type("more"));
+    site.write_config();
+    for (query, status) in [("?who=me", 200), ("?who=", 422), ("", 400)] {
+        reader.ask(post.clone(), &format!("/admin/v1/reload{query}"), &[], status).await;
     }
     reader.ask(get.clone(), "/admin/v1/swaps", &[], 200).await;
     reader.ask(get.clone(), "/admin/v1/swaps?receiver=puppet", &[], 200).await;

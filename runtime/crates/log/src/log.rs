@@ -36,6 +36,7 @@ pub struct Log {
     recovery: Vec<TopicRecovery>,
     files: Arc<dyn Files>,
     reserve: Arc<AtomicU64>,
+    dir: PathBuf,
     /// Locked until the writers are gone.
     _lock: File,
 }
@@ -70,15 +71,21 @@ impl Log {
             recovery: Vec::new(),
             files,
             reserve: Arc::new(AtomicU64::new(RESERVE_BYTES)),
+            dir: dir.to_owned(),
             _lock: lock,
         };
         for options in topics {
-            log.start(dir, options)?;
+            log.add(options)?;
         }
         Ok(log)
     }
 
-    fn start(&mut self, dir: &Path, options: TopicOptions) -> Result<(), OpenError> {
+    /// Opens one more topic, and starts its writer thread. Blocks on the disk, as [`open`](Self::open) does.
+    ///
+    /// # Errors
+    ///
+    /// See [`OpenError`]. The others are as before then.
+    pub fn add(&mut self, options: TopicOptions) -> Result<Topic, OpenError> {
         let name = options.name.clone();
         if !is_name(&name) {
             return Err(OpenError::Name { name });
@@ -86,15 +93,30 @@ impl Log {
         if self.topics.contains_key(&name) {
             return Err(OpenError::Twice { name });
         }
-        let (topic, writer, report) = prepare(&self.files, &self.reserve, dir.join(&name), options)?;
+        let (topic, writer, report) = prepare(&self.files, &self.reserve, self.dir.join(&name), options)?;
         let thread = std::thread::Builder::new()
             .name(format!("log-{name}"))
             .spawn(move || writer.run())
             .map_err(|source| OpenError::Thread { name: name.clone(), source })?;
         self.writers.push((topic.clone(), thread));
-        self.topics.insert(name, topic);
+        self.topics.insert(name, topic.clone());
         self.recovery.push(report);
-        Ok(())
+        Ok(topic)
+    }
+
+    /// Closes the topic of this name, if there is one, as [`close`](Self::close) closes all, and ends its writer. What it holds
+    /// stays on the disk. Blocks until the writer has ended.
+    pub fn remove(&mut self, name: &str) {
+        self.topics.remove(name);
+        self.recovery.retain(|report| report.topic != name);
+        let (removed, others): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.writers).into_iter().partition(|(topic, _)| topic.name() == name);
+        self.writers = others;
+        for (topic, _) in &removed {
+            // The end of the thread tells that it is done.
+            drop(topic.close(true));
+        }
+        join(removed.into_iter());
     }
 
     /// From now on, appends are refused as long as less than so many bytes of the disk would be left free; 0 lets

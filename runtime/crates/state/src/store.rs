@@ -110,6 +110,19 @@ impl State {
         self.write(persist, |open, batch| self.move_cursors(open, batch, receiver, topic, changed))
     }
 
+    /// Removes the cursors of `receiver` in `topic`, as if none were ever saved, in a write that survives a power loss.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Write`]: then nobody knows whether it took place.
+    pub fn forget_cursors(&self, receiver: &str, topic: &str) -> Result<(), StateError> {
+        let key = layout::key(receiver, topic)?;
+        self.write(Persist::Sync, |open, batch| {
+            open.cursors.remove(batch, key);
+            Ok(())
+        })
+    }
+
     /// Every receiver and topic that has cursors, in order, whether it is still configured or not.
     ///
     /// # Errors

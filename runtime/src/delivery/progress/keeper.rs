@@ -1,15 +1,14 @@
 //! The task that saves cursors that have moved.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use wharf_state::{KeyValue, Persist, State};
 
-use super::Changed;
-use crate::delivery::AllProgress;
+use super::{Changed, Places};
 
 /// The task of a keeper.
 #[derive(Debug)]
@@ -42,7 +41,7 @@ impl Keeping {
 /// Saves what has moved, again and again.
 #[derive(Clone)]
 pub struct Keeper {
-    progress: AllProgress,
+    places: Arc<Places>,
     state: State,
     /// What receivers keep, if one of them may.
     keyvalue: Option<KeyValue>,
@@ -54,13 +53,8 @@ pub struct Keeper {
 
 impl Keeper {
     /// A keeper of these cursors.
-    pub fn new(
-        progress: AllProgress,
-        state: State,
-        keyvalue: Option<KeyValue>,
-        interval: Duration,
-    ) -> Keeper {
-        Keeper { progress, state, keyvalue, interval, failing: false, sync_failing: false }
+    pub fn new(places: Arc<Places>, state: State, keyvalue: Option<KeyValue>, interval: Duration) -> Keeper {
+        Keeper { places, state, keyvalue, interval, failing: false, sync_failing: false }
     }
 
     /// Saves every interval until `stop`, then once more, durably. Says whether that last save took everything in.
@@ -87,7 +81,7 @@ impl Keeper {
     }
 
     fn save_all(&mut self, persist: Persist) {
-        let progress = self.progress.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let progress = self.places.all();
         let _writing: Vec<_> = progress.iter().map(|progress| progress.writing()).collect();
         // Before the sync: of what is finished during it, the values may not be among those that it makes durable.
         let changed: Vec<_> =
@@ -99,7 +93,7 @@ impl Keeper {
                 progress.saved_lowest.store(lowest, Ordering::Release);
                 continue;
             }
-            if self.sync_failing && progress.keeps_values {
+            if self.sync_failing && progress.keeps_values() {
                 progress.put_back(changed.iter().map(|(lane, _)| *lane));
                 continue;
             }

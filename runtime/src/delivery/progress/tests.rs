@@ -1,4 +1,4 @@
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -42,7 +42,7 @@ async fn a_last_save_that_failed_for_some_is_not_taken_for_one_that_told_all() {
     let stop = CancellationToken::new();
     stop.cancel();
     for (order, all_saved) in [(vec![a.clone(), b.clone()], false), (vec![b], true)] {
-        let keeper = Keeper::new(Arc::new(RwLock::new(order)), whole.clone(), None, EVERY);
+        let keeper = Keeper::new(Arc::new(Places::new(order)), whole.clone(), None, EVERY);
         assert_eq!(keeper.run(stop.clone()).await, all_saved);
     }
 }

@@ -21,7 +21,7 @@ use super::*;
 use crate::config::Start;
 use crate::data_dir::DataDir;
 use crate::delivery::controls::Steered;
-use crate::delivery::progress::{Keeper, Progress};
+use crate::delivery::progress::{Keeper, Places, Progress};
 use crate::delivery::{Controls, Feed, SeekTo};
 use crate::gate::Gate;
 use crate::telemetry::Metrics;
@@ -230,7 +230,7 @@ impl Model {
             worker.run().await;
         }
         let keeper = Keeper::new(
-            Arc::new(std::sync::RwLock::new(vec![play.progress.clone()])),
+            Arc::new(Places::new(vec![play.progress.clone()])),
             play.state.clone(),
             None,
             Duration::ZERO,
