@@ -263,6 +263,27 @@ async fn a_topic_that_comes_back_is_told_what_it_missed() {
 }
 
 #[tokio::test]
+async fn a_topic_that_comes_while_agents_are_there_is_told_what_it_missed() {
+    let site = Site::new().await;
+    let connection = Connection::new(Instant::now());
+    site.send(0, &["x", "y"], &connection).await;
+    site.send(1, &["x", "y"], &connection).await;
+    let dir = site.stop().await;
+
+    // A run without one of them, in which one agent is there and the other is not.
+    let mut site = Site::open_with(dir, Durability::Os, &["b"]).await;
+    site.presence.bye(&agent("y"));
+    site.send(0, &["x"], &connection).await;
+    let topic = site.log.add(TopicOptions::new("a", Durability::Os)).unwrap();
+    let index = site.presence.add(topic, Durability::Os).await.unwrap();
+    assert_eq!(site.presence.topics().collect::<Vec<_>>(), ["b", "a"]);
+    site.presence.sweep(Instant::now(), false).await;
+    assert_eq!(site.told("a").await, ["+x", "x", "+y", "y", "-y"]);
+    site.send(index, &["y", "z"], &connection).await;
+    assert_eq!(site.told("a").await[5..], ["+y", "y", "+z", "z"]);
+}
+
+#[tokio::test]
 async fn a_topic_in_memory_is_told_anew_after_a_start() {
     let site = Site::open(tempfile::tempdir().unwrap(), Durability::Memory).await;
     let shutdown = CancellationToken::new();

@@ -62,3 +62,24 @@ async fn a_receiver_of_other_types_is_absent_too() {
     let absent = absent(&state, &data_dir, &mapped_elsewhere).unwrap();
     assert_eq!((absent.len(), absent[0].receiver.as_str(), absent[0].topic.as_str()), (1, "slow", "metrics"));
 }
+
+#[tokio::test]
+async fn what_is_kept_follows_the_config_and_who_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = wharf_log::TopicOptions::new("metrics", wharf_log::Durability::Os);
+    let log = wharf_log::Log::open(folder.path(), vec![options]).unwrap();
+    let topic = log.topic("metrics").unwrap().clone();
+    let old = config("");
+    let gone = |from| Absent { receiver: "slow".into(), topic: "metrics".into(), from, until: None };
+    let retained = Retained::new(vec![Kept::new(topic, &old.types[0], &[gone(7)])]);
+    let below = |needed| retained.due(|_| needed)[0].2;
+    assert_eq!([below(Some(9)), below(Some(5)), below(None)], [7, 5, 7]);
+    // It is back.
+    let text = "auth = \"off\"\n[types.metrics]\nretain = \"1m\"";
+    retained.set(&Config::parse(text, Path::new("wharf.toml")).unwrap(), &[]);
+    assert_eq!([below(Some(9)), below(None)], [9, u64::MAX]);
+    assert_eq!(retained.due(|_| None)[0].1.retain, Some(Duration::from_secs(60)));
+    let late = Absent { until: Some(Instant::now()), ..gone(3) };
+    retained.set(&old, &[late, Absent { topic: "other".into(), ..gone(1) }]);
+    assert_eq!(below(Some(9)), 9, "the one was waited for long enough, the other is another topic's");
+}

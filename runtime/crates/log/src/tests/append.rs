@@ -190,3 +190,22 @@ fn a_log_is_opened_once_and_with_good_names_only() {
     assert!(matches!(refused, OpenError::Twice { .. }), "{refused}");
     open(dir.path(), options(Durability::Os));
 }
+
+#[tokio::test]
+async fn topics_come_and_go_while_others_are_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, topic) = open(dir.path(), options(Durability::Fsync));
+    let more = || crate::TopicOptions::new("more", Durability::Fsync);
+    let added = log.add(more()).unwrap();
+    assert!(matches!(log.add(more()), Err(OpenError::Twice { .. })));
+    assert_eq!(append_each(&added, &["a"]).await, [0..1]);
+    log.remove("more");
+    assert!(log.topic("more").is_none());
+    let closed = added.append(vec![record(1, "b")], LONG).await;
+    assert!(matches!(closed, Err(AppendError::Closed { .. })), "{closed:?}");
+    assert_eq!(append_each(&topic, &["c"]).await, [0..1], "the other one is open");
+    // It was closed in an orderly way, so that no offset is skipped.
+    let again = log.add(more()).unwrap();
+    assert_eq!(append_each(&again, &["d"]).await, [1..2]);
+    log.close().await;
+}

@@ -59,6 +59,22 @@ fn pairs_are_apart_and_listed() {
 }
 
 #[test]
+fn what_is_forgotten_is_as_if_it_had_never_been_saved() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().join("state");
+    let state = State::open(&dir).unwrap();
+    for topic in ["t", "u"] {
+        state.save("r", topic, Cursors::at(7).iter(), Persist::Sync).unwrap();
+    }
+    state.forget_cursors("r", "t").unwrap();
+    state.forget_cursors("r", "never").unwrap();
+    drop(state);
+    let state = State::open(&dir).unwrap();
+    assert_eq!(state.cursors("r", "t").unwrap(), None);
+    assert_eq!(state.list().unwrap(), [("r".to_owned(), "u".to_owned())]);
+}
+
+#[test]
 fn the_first_save_holds_all_lanes() {
     let dir = tempfile::tempdir().unwrap();
     let state = State::open(&dir.path().join("state")).unwrap();
