@@ -2,7 +2,7 @@
 
 use e2e::calls::{data_of, success};
 use e2e::{Agent, Encoding, Site, eventually};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{counter, number, numbers, operate, receiver, refused, reloaded, send};
 
